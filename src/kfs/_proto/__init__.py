@@ -1,0 +1,1 @@
+"""Generated from proto/; see tests/test_proto.py."""
