@@ -84,6 +84,13 @@ EMPTY_BYTES = Status(Code.INVALID_ARGUMENT, "Bytes contents is empty")
 UNDECODABLE_IMAGE = Status(Code.INVALID_ARGUMENT, "Image parsing failed")
 STRING_LIMIT_EXCEEDED = Status(Code.INVALID_ARGUMENT, "String input exceeds the size limit")
 
+WRONG_STREAM_SERVABLE = Status(
+    Code.INVALID_ARGUMENT, "Subsequent request with incorrect servable name"
+)
+WRONG_STREAM_VERSION = Status(
+    Code.INVALID_ARGUMENT, "Subsequent request with incorrect servable version"
+)
+
 INTERNAL_ERROR = Status(Code.INTERNAL, "Internal server error")
 DESERIALIZATION_ERROR = Status(Code.INTERNAL, "Internal deserialization error")
 INFERENCE_ERROR = Status(Code.INTERNAL, "Internal inference error")

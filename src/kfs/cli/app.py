@@ -1,0 +1,120 @@
+"""The composition root: puts the parts together, starts, drains and stops them."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from types import TracebackType
+
+from kfs.errors import ModelLoadError
+from kfs.repository.catalog import Catalog
+from kfs.repository.loading import load_model
+from kfs.server.control import ControlHandler
+from kfs.server.health import Health
+from kfs.server.infer import InferHandler
+from kfs.server.transport import make_server
+from kfs.settings import ServerSettings
+
+_log = logging.getLogger("kfs.serving")
+
+
+class StartError(Exception):
+    """The server cannot start; one readable line."""
+
+
+class Server:
+    """A server and everything it needs; a context manager that starts, loads and stops."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+        self.port = settings.port
+        self.catalog = Catalog()
+        self._ready = threading.Event()
+        self._health = Health()
+        self._grpc = make_server(
+            settings,
+            InferHandler(self.catalog),
+            ControlHandler(self.catalog, self._ready.is_set),
+            self._health,
+        )
+
+    def start(self) -> None:
+        """Open the port; models are not loaded yet.
+
+        Raises:
+            StartError: an address cannot be bound.
+        """
+        for host in self.settings.grpc_bind_address:
+            address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+            try:
+                # Port 0 takes a free one; the other addresses then get the same.
+                self.port = self._grpc.add_insecure_port(address)
+            except RuntimeError:
+                raise StartError(
+                    f"cannot listen on {address}: is the port in use, or the address not of this "
+                    "machine?"
+                ) from None
+        self._grpc.start()
+        _log.info("Started gRPC server on port %d", self.port)
+
+    def load(self) -> None:
+        """Load every model, then be ready.
+
+        Raises:
+            ModelLoadError: one line that names the model.
+        """
+        for model in self.settings.models:
+            load_model(model, self.catalog)
+            available = self.catalog.entry(model.name).default() is not None
+            self._health.set_servable(model.name, serving=available)
+        self._ready.set()
+        self._health.set_server(serving=True)
+        _log.info("Ready")
+
+    def stop(self, grace_s: float | None = None) -> None:
+        """Take no new call, let the running ones finish, close the port.
+
+        Args:
+            grace_s: seconds to wait for running calls; None takes it from the settings.
+        """
+        self._health.enter_shutdown()
+        self._grpc.stop(self.settings.drain_s if grace_s is None else grace_s).wait()
+
+    def __enter__(self) -> Server:
+        self.start()
+        try:
+            self.load()
+        except BaseException:
+            self.stop(0)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def run(settings: ServerSettings) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code: 0 after draining, 1 when it cannot start."""
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    server = Server(settings)
+    try:
+        server.start()
+        server.load()
+    except (StartError, ModelLoadError) as error:
+        print(f"kfs-fast: {error}", file=sys.stderr)
+        server.stop(0)
+        return 1
+    stopping.wait()
+    _log.info("Stopping: running calls get %g s to finish", settings.drain_s)
+    server.stop()
+    _log.info("Stopped")
+    return 0

@@ -1,0 +1,253 @@
+"""What is being served: one immutable snapshot, looked up without a lock."""
+
+from __future__ import annotations
+
+import enum
+import re
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType, TracebackType
+
+from kfs import errors
+from kfs.errors import ServingError, Status
+from kfs.repository.folders import MAX_VERSION
+from kfs.servables.base import CallContext, Servable
+
+# How long a call waits for a version that is being loaded, and how often it looks.
+_LOAD_WAIT_S = 10.0
+_LOOK_S = 0.1
+
+_VERSION_TEXT = re.compile(r"-?[0-9]+")
+
+
+class State(enum.Enum):
+    """Where a version is in its life."""
+
+    LOADING = enum.auto()
+    AVAILABLE = enum.auto()
+    UNLOADING = enum.auto()
+    END = enum.auto()
+
+
+class VersionEntry:
+    """One version of a servable: its state, and the leases on it."""
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+        self.state = State.LOADING
+        self.error: str | None = None
+        self.servable: Servable | None = None
+        # A set, because adding and discarding are atomic: counting would need a lock.
+        self.leases: set[Lease] = set()
+
+    @property
+    def is_available(self) -> bool:
+        return self.state is State.AVAILABLE
+
+    def drain(self, timeout_s: float) -> bool:
+        """Let no new lease begin and wait for the last to end; False when time ran out."""
+        self.state = State.UNLOADING
+        end = time.monotonic() + timeout_s
+        while self.leases:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.01)
+        return True
+
+
+class Lease:
+    """The right to use a servable until returned; a context manager that gives the servable."""
+
+    __slots__ = ("_entry", "servable")
+
+    def __init__(self, entry: VersionEntry, servable: Servable) -> None:
+        self._entry = entry
+        self.servable = servable
+
+    def release(self) -> None:
+        self._entry.leases.discard(self)
+
+    def __enter__(self) -> Servable:
+        return self.servable
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._entry.leases.discard(self)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """All versions of one name."""
+
+    versions: Mapping[int, VersionEntry] = field(default_factory=dict)
+
+    def default(self) -> VersionEntry | None:
+        """The highest version that is available."""
+        available = [entry for entry in self.versions.values() if entry.is_available]
+        return max(available, key=lambda entry: entry.version, default=None)
+
+
+def parse_version(text: str) -> int | None:
+    """The number a client asks for; None for the default version.
+
+    Grammar: an optional minus and digits, without leading zeros, within 64 bits.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT, the text is nothing of the kind.
+    """
+    if not text:
+        return None
+    if not _VERSION_TEXT.fullmatch(text) or text != str(_bounded(text)):
+        raise ServingError(
+            errors.INVALID_VERSION_FORMAT,
+            f"Expected: a number such as 1, or nothing for the default; Actual: {text}",
+        )
+    return int(text)
+
+
+def _bounded(text: str) -> int | None:
+    if len(text) > 20:
+        return None
+    number = int(text)
+    return number if -MAX_VERSION - 1 <= number <= MAX_VERSION else None
+
+
+class Catalog:
+    """Names and versions to servables.
+
+    `snapshot` is replaced as a whole by one writer at a time, and never changed in place, so
+    readers need no lock: a lease is taken, then the state is looked at once more, and whoever
+    unloads sets the state first and waits for the leases after.
+    """
+
+    def __init__(self) -> None:
+        self.snapshot: Mapping[str, Entry] = MappingProxyType({})
+        self._write = threading.Lock()
+
+    def add_name(self, name: str) -> None:
+        """Make a name known, whatever becomes of its versions."""
+        with self._write:
+            self.snapshot = MappingProxyType({name: Entry(), **self.snapshot})
+
+    def add_version(self, name: str, version: int) -> VersionEntry:
+        """A new entry in state LOADING."""
+        added = VersionEntry(version)
+        with self._write:
+            entry = self.snapshot.get(name, Entry())
+            versions = MappingProxyType({**entry.versions, version: added})
+            self.snapshot = MappingProxyType({**self.snapshot, name: Entry(versions)})
+        return added
+
+    def publish(self, entry: VersionEntry, servable: Servable) -> None:
+        """From LOADING to AVAILABLE."""
+        entry.servable = servable
+        entry.state = State.AVAILABLE
+
+    def entry(self, name: str) -> Entry:
+        """
+        Raises:
+            ServingError: NOT_FOUND, the name is not known.
+        """
+        entry = self.snapshot.get(name)
+        if entry is None:
+            raise ServingError(errors.MODEL_NAME_MISSING, name)
+        return entry
+
+    def find(self, name: str, version_text: str) -> VersionEntry:
+        """The version that metadata and readiness are asked of, in whatever state it is.
+
+        Raises:
+            ServingError: NOT_FOUND or INVALID_ARGUMENT; the name is looked at first.
+        """
+        entry = self.entry(name)
+        version = parse_version(version_text)
+        found = entry.default() if version is None else entry.versions.get(version)
+        if found is None:
+            raise _version_missing(name, version)
+        return found
+
+    def lease(self, name: str, version_text: str, call: CallContext) -> Lease:
+        """The servable that an inference is asked of, waiting a while if it is being loaded.
+
+        Version 0 is the default version here; the version is looked at before the name.
+
+        Raises:
+            ServingError: INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, or the call ended.
+        """
+        version = parse_version(version_text) or None
+        wait_end = time.monotonic() + _LOAD_WAIT_S
+        while True:
+            entry = self.entry(name)
+            found = entry.default() if version is None else entry.versions.get(version)
+            if found is None and version is None:
+                found = _newest_loading(entry)
+            if found is None:
+                raise _version_missing(name, version)
+            lease = _try_lease(found)
+            if lease is not None:
+                return lease
+            _refuse_unless_loading(found, name)
+            if time.monotonic() >= wait_end:
+                raise _not_available(errors.MODEL_VERSION_NOT_LOADED_YET, name, found)
+            call.check()
+            time.sleep(_LOOK_S)
+
+    def set_failed(self, entry: VersionEntry, error: str) -> None:
+        """Loading failed; the entry stays in state LOADING, as clients of OVMS know it."""
+        entry.error = error
+
+
+def _newest_loading(entry: Entry) -> VersionEntry | None:
+    loading = [
+        version
+        for version in entry.versions.values()
+        if version.state is State.LOADING and version.error is None
+    ]
+    return max(loading, key=lambda version: version.version, default=None)
+
+
+def _try_lease(entry: VersionEntry) -> Lease | None:
+    servable = entry.servable
+    if servable is None or not entry.is_available:
+        return None
+    lease = Lease(entry, servable)
+    entry.leases.add(lease)
+    if not entry.is_available:  # retired between the two looks
+        lease.release()
+        return None
+    return lease
+
+
+def _refuse_unless_loading(entry: VersionEntry, name: str) -> None:
+    if entry.state in (State.UNLOADING, State.END):
+        raise _not_available(errors.MODEL_VERSION_RETIRED, name, entry)
+    if entry.error is not None:
+        raise _not_available(errors.MODEL_VERSION_NOT_LOADED_YET, name, entry)
+
+
+def _version_missing(name: str, version: int | None) -> ServingError:
+    wanted = "no version is available" if version is None else f"version {version}"
+    return ServingError(errors.MODEL_VERSION_MISSING, f"{name}: {wanted}")
+
+
+def _not_available(status: Status, name: str, entry: VersionEntry) -> ServingError:
+    return ServingError(status, f"{name}: version {entry.version}")
+
+
+def available_servable(entry: VersionEntry, name: str) -> Servable:
+    """The servable of an entry, without waiting.
+
+    Raises:
+        ServingError: UNAVAILABLE while it loads, NOT_FOUND when it is retired.
+    """
+    servable = entry.servable
+    if entry.is_available and servable is not None:
+        return servable
+    _refuse_unless_loading(entry, name)
+    raise _not_available(errors.MODEL_VERSION_NOT_LOADED_YET, name, entry)

@@ -1,0 +1,1 @@
+"""What can be served: models now; pipelines and graphs are servables too."""

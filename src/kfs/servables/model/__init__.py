@@ -1,0 +1,5 @@
+"""Models compiled by OpenVINO; the only folder that imports it."""
+
+from kfs.servables.model.model import Model
+
+__all__ = ["Model"]

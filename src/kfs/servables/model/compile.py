@@ -1,0 +1,133 @@
+"""From a model file to a compiled model and its signature."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import openvino as ov
+
+from kfs.datatypes import from_openvino
+from kfs.errors import ModelLoadError
+from kfs.servables.model.source import TensorNames, find_model_file, read_tensor_names
+from kfs.settings import ModelSettings, PluginValue
+from kfs.signature import Dim, Signature, TensorSpec
+
+_MAX_SLOTS = 100_000
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled model, and its tensors in OpenVINO's own order."""
+
+    model: Any
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    n_slots: int
+
+    @property
+    def signature(self) -> Signature:
+        return Signature.of(self.inputs, self.outputs)
+
+
+@cache
+def core() -> Any:
+    """The one OpenVINO core of the process: it caches what devices and frontends it loaded."""
+    return ov.Core()
+
+
+def compile_model(settings: ModelSettings, folder: Path) -> Compiled:
+    """Read and compile the model in a version folder, or a single file.
+
+    Raises:
+        ModelLoadError: one line that says what is wrong, with OpenVINO's words where it refused.
+    """
+    path = find_model_file(folder)
+    names = read_tensor_names(folder)
+    try:
+        model = core().read_model(path)
+    except Exception as error:
+        raise ModelLoadError(f"OpenVINO cannot read {path}: {_one_line(error)}") from error
+    inputs = _specs(model.inputs, names.inputs, path, "input")
+    outputs = _specs(model.outputs, names.outputs, path, "output")
+    properties = plugin_properties(settings)
+    try:
+        compiled = core().compile_model(model, settings.target_device, properties)
+        optimal = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+    except Exception as error:
+        raise ModelLoadError(
+            f"OpenVINO cannot compile {path} for {settings.target_device} with {properties}: "
+            f"{_one_line(error)}"
+        ) from error
+    n_slots = settings.nireq or max(optimal, 1)
+    if n_slots > _MAX_SLOTS:
+        raise ModelLoadError(f"nireq is {n_slots}; at most {_MAX_SLOTS} are allowed")
+    return Compiled(compiled, inputs, outputs, n_slots)
+
+
+def plugin_properties(settings: ModelSettings) -> dict[str, PluginValue]:
+    """OpenVINO's properties for compilation: the operator's, else low latency."""
+    properties = dict(settings.plugin_config)
+    if "NUM_STREAMS" not in properties and "PERFORMANCE_HINT" not in properties:
+        properties["PERFORMANCE_HINT"] = "LATENCY"
+    if settings.cache_dir is not None:
+        properties["CACHE_DIR"] = str(settings.cache_dir)
+    return properties
+
+
+def _specs(
+    ports: Iterable[Any], aliases: Mapping[str, str], path: Path, kind: str
+) -> tuple[TensorSpec, ...]:
+    specs = tuple(_spec(port, index, aliases, path, kind) for index, port in enumerate(ports))
+    twice = [name for name, n in Counter(spec.name for spec in specs).items() if n > 1]
+    if twice:
+        raise ModelLoadError(f"{path}: several {kind}s are named {twice[0]}")
+    return specs
+
+
+def _spec(
+    port: Any, index: int, aliases: Mapping[str, str], path: Path, kind: str
+) -> TensorSpec:
+    names = sorted(port.names, key=str.encode)
+    if not names and kind == "input":
+        raise ModelLoadError(f"{path}: input {index} has no name, so no request could send it")
+    name = names[0] if names else f"out_{index}"
+    alias = next((aliases[name] for name in names if name in aliases), name)
+    shape = tuple(
+        Dim(dim.get_min_length(), None if dim.get_max_length() < 0 else dim.get_max_length())
+        for dim in _dimensions(port, path, kind, name)
+    )
+    datatype = from_openvino(port.element_type.get_type_name())
+    return TensorSpec(alias, datatype, shape, _layout(port, len(shape)))
+
+
+def _dimensions(port: Any, path: Path, kind: str, name: str) -> list[Any]:
+    if port.partial_shape.rank.is_dynamic:
+        raise ModelLoadError(f"{path}: {kind} {name} has no fixed number of dimensions")
+    return list(port.partial_shape)
+
+
+def _layout(port: Any, rank: int) -> str:
+    """The layout stored in the model, else `N...`; letters without OpenVINO's brackets."""
+    node = port.get_node()
+    layout = getattr(node, "layout", None)
+    text = "" if layout is None else str(layout).strip("[]").replace(",", "")
+    return text or ("N..." if rank else "...")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+
+
+def is_alias_safe(device: str) -> bool:
+    """Whether inputs may be bound at addresses of any alignment, over memory of our own.
+
+    True on CPU, where it was tested; other plugins may need aligned or device memory.
+    """
+    return device == "CPU"
+
+

@@ -1,0 +1,127 @@
+"""Infer requests in a pool: as many inferences at a time as there are slots."""
+
+from __future__ import annotations
+
+import time
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import numpy as np
+import openvino as ov
+
+from kfs import errors
+from kfs._fast.strings import StringArray
+from kfs.errors import ServingError
+from kfs.servables.base import CallContext
+from kfs.tensors.arrays import Array, StringTensor, Tensor
+
+# How often a waiting call looks whether its client is still there.
+_LOOK_S = 0.25
+
+
+class Slot:
+    """One infer request.
+
+    Every input is bound anew for every inference, so a slot cannot run with a stale one. The
+    infer request does not own the memory of its inputs: the caller holds the tensors until
+    `infer` has returned.
+    """
+
+    def __init__(self, request: ov.InferRequest, *, alias: bool) -> None:
+        self._request = request
+        self._alias = alias
+
+    def infer(self, inputs: list[Tensor]) -> None:
+        """Bind `inputs`, by index of the model's inputs, and run.
+
+        Raises:
+            ServingError: INTERNAL, with OpenVINO's own words.
+        """
+        request = self._request
+        try:
+            # The list keeps the wrappers alive until inference is over.
+            bound = [self._wrap(tensor) for tensor in inputs]
+            for index, tensor in enumerate(bound):
+                request.set_input_tensor(index, tensor)
+        except Exception as error:
+            raise ServingError(errors.DESERIALIZATION_ERROR, _first_line(error)) from error
+        try:
+            request.infer()
+        except Exception as error:
+            raise ServingError(errors.INFERENCE_ERROR, _first_line(error)) from error
+
+    def output(self, index: int) -> Tensor:
+        """Output `index`: a view into the slot, or a copy of its strings.
+
+        Raises:
+            ServingError: INTERNAL, the output cannot be read.
+        """
+        try:
+            tensor = self._request.get_output_tensor(index)
+            if tensor.element_type == ov.Type.string:
+                return _read_strings(tensor)
+            array: Array = tensor.data
+            return array
+        except Exception as error:
+            raise ServingError(errors.SERIALIZATION_ERROR, _first_line(error)) from error
+
+    def _wrap(self, tensor: Tensor) -> ov.Tensor:
+        if isinstance(tensor, StringTensor):
+            return _string_tensor(tensor.strings, tensor.shape)
+        return ov.Tensor(tensor, shared_memory=self._alias)
+
+
+def _string_tensor(strings: StringArray, shape: tuple[int, ...]) -> ov.Tensor:
+    """An OpenVINO tensor over `strings`, which must outlive it."""
+    return ov.Tensor(np.frombuffer(strings, np.uint8), ov.Shape(shape), ov.Type.string)
+
+
+def _read_strings(tensor: ov.Tensor) -> StringTensor:
+    # OpenVINO's own conversions to numpy cut trailing NULs; a copy between string tensors
+    # keeps every byte.
+    shape = tuple(tensor.shape)
+    strings = StringArray.empty(tensor.size)
+    if tensor.size:
+        tensor.copy_to(_string_tensor(strings, shape))
+    return StringTensor(strings, shape)
+
+
+def _first_line(error: Exception) -> str:
+    """OpenVINO's message without the place in its sources that it begins with."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
+    return (told or lines or [type(error).__name__])[0]
+
+
+class Slots:
+    """The pool; waiting calls are served first come, first served."""
+
+    def __init__(self, compiled: Any, count: int, *, alias: bool) -> None:
+        self.count = count
+        self._idle: SimpleQueue[Slot] = SimpleQueue()
+        for _ in range(count):
+            self._idle.put(Slot(compiled.create_infer_request(), alias=alias))
+
+    def take(self, call: CallContext) -> Slot:
+        """A slot of the call's own until the call is closed.
+
+        Raises:
+            ServingError: DEADLINE_EXCEEDED or CANCELLED while waiting.
+        """
+        try:
+            slot = self._idle.get_nowait()
+        except Empty:
+            slot = self._wait(call)
+        call.on_close(lambda: self._idle.put(slot))
+        return slot
+
+    def _wait(self, call: CallContext) -> Slot:
+        while True:
+            call.check()
+            timeout_s = _LOOK_S
+            if call.deadline is not None:
+                timeout_s = min(timeout_s, max(call.deadline - time.monotonic(), 0.0))
+            try:
+                return self._idle.get(timeout=timeout_s)
+            except Empty:
+                continue

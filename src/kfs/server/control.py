@@ -1,0 +1,57 @@
+"""The RPCs that ask about the server and its servables, on messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kfs import __version__
+from kfs._proto import grpc_predict_v2_pb2 as pb
+from kfs.repository.catalog import Catalog, available_servable
+from kfs.signature import TensorSpec
+
+SERVER_NAME = "kfs-fast"
+PLATFORM = "OpenVINO"
+
+
+class ControlHandler:
+    """Answers about liveness, readiness and metadata.
+
+    `is_ready` is False while the first models are loaded and True from then on, whatever
+    became of them.
+    """
+
+    def __init__(self, catalog: Catalog, is_ready: Callable[[], bool]) -> None:
+        self._catalog = catalog
+        self._is_ready = is_ready
+
+    def server_live(self, request: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
+        return pb.ServerLiveResponse(live=True)
+
+    def server_ready(self, request: pb.ServerReadyRequest) -> pb.ServerReadyResponse:
+        return pb.ServerReadyResponse(ready=self._is_ready())
+
+    def server_metadata(self, request: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
+        return pb.ServerMetadataResponse(name=SERVER_NAME, version=__version__)
+
+    def model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
+        entry = self._catalog.find(request.name, request.version)
+        return pb.ModelReadyResponse(ready=entry.is_available)
+
+    def model_metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
+        found = self._catalog.find(request.name, request.version)
+        servable = available_servable(found, request.name)
+        versions = self._catalog.entry(request.name).versions.values()
+        available = {entry.version for entry in versions if entry.is_available}
+        return pb.ModelMetadataResponse(
+            name=servable.name,
+            versions=[str(version) for version in sorted(available | {servable.version})],
+            platform=PLATFORM,
+            inputs=[_metadata(spec) for spec in servable.signature.inputs],
+            outputs=[_metadata(spec) for spec in servable.signature.outputs],
+        )
+
+
+def _metadata(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
+    return pb.ModelMetadataResponse.TensorMetadata(
+        name=spec.name, datatype=spec.datatype.name, shape=spec.metadata_shape
+    )

@@ -1,0 +1,42 @@
+"""From what a handler raises to a gRPC status: one table, one place."""
+
+from __future__ import annotations
+
+import logging
+from typing import NoReturn
+
+import grpc
+
+from kfs import errors
+from kfs.errors import Code, ServingError
+
+_log = logging.getLogger("kfs.server")
+
+GRPC_CODES: dict[Code, grpc.StatusCode] = {
+    Code(status.value[0]): status
+    for status in grpc.StatusCode
+    if status.value[0] in Code.__members__.values()
+}
+
+# Statuses travel in HTTP/2 trailers, of which peers take 8 KiB by default, percent-encoded.
+_MAX_DETAILS_NBYTES = 2000
+
+
+def abort(context: grpc.ServicerContext, error: Exception) -> NoReturn:
+    """End the call with the status that `error` stands for.
+
+    What is no ServingError is our own fault: logged with its traceback, and INTERNAL.
+    """
+    if isinstance(error, ServingError):
+        context.abort(GRPC_CODES[error.status.code], clip(str(error)))
+    _log.error("Unexpected error", exc_info=error)
+    context.abort(grpc.StatusCode.INTERNAL, errors.INTERNAL_ERROR.text)
+    raise AssertionError("unreachable")
+
+
+def clip(details: str) -> str:
+    """Details that fit into the trailers, however long the names are that a client sent."""
+    data = details.encode(errors="replace")
+    if len(data) <= _MAX_DETAILS_NBYTES:
+        return details
+    return data[:_MAX_DETAILS_NBYTES].decode(errors="ignore") + "..."

@@ -1,0 +1,132 @@
+"""The gRPC server: handlers of the services on grpcio's thread-pool server."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from kfs import errors
+from kfs._proto import grpc_predict_v2_pb2 as pb
+from kfs.errors import ServingError
+from kfs.server.control import ControlHandler
+from kfs.server.health import Health
+from kfs.server.infer import InferHandler
+from kfs.server.status import abort
+from kfs.servables.base import CallContext
+from kfs.settings import MAX_MESSAGE_NBYTES, ServerSettings
+
+SERVICE = "inference.GRPCInferenceService"
+
+# A stream occupies a handler thread for its life; threads are made when first needed.
+_DEFAULT_MAX_THREADS = max(64, 8 * (os.cpu_count() or 1))
+
+
+def make_server(
+    settings: ServerSettings, infer: InferHandler, control: ControlHandler, health: Health
+) -> grpc.Server:
+    """A server with every service registered, not yet bound to an address."""
+    server = grpc.server(
+        ThreadPoolExecutor(
+            settings.grpc_max_threads or _DEFAULT_MAX_THREADS, thread_name_prefix="call"
+        ),
+        options=_options(settings),
+    )
+    handlers = {**_infer_methods(infer), **_control_methods(control)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    # Registered methods spare the lookup among generic handlers at every call.
+    server.add_registered_method_handlers(SERVICE, handlers)
+    health.register(server)
+    services = (SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(services, server, pool=_reflection_pool())
+    return server
+
+
+def _options(settings: ServerSettings) -> list[tuple[str, str | int]]:
+    options: dict[str, str | int] = {
+        "grpc.max_receive_message_length": MAX_MESSAGE_NBYTES,
+        "grpc.max_send_message_length": MAX_MESSAGE_NBYTES,
+        # Two servers on one port would share its calls in silence.
+        "grpc.so_reuseport": 0,
+    }
+    if settings.grpc_memory_quota:
+        options["grpc.resource_quota_size"] = settings.grpc_memory_quota
+    options.update(settings.grpc_channel_arguments)
+    return list(options.items())
+
+
+def _reflection_pool() -> DescriptorPool:
+    """One pool with the descriptions of all services; ours are kept apart otherwise."""
+    pool = DescriptorPool()
+    for file in (pb.DESCRIPTOR, health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
+        pool.AddSerializedFile(file.serialized_pb)
+    return pool
+
+
+def _call_context(context: grpc.ServicerContext) -> CallContext:
+    remaining_s = context.time_remaining()
+    deadline = None if remaining_s is None else time.monotonic() + remaining_s
+    return CallContext(context.is_active, deadline)
+
+
+def _infer_methods(handler: InferHandler) -> dict[str, grpc.RpcMethodHandler]:
+    """Raw bytes in and out: gRPC is not told how to parse, the handler reads by itself."""
+
+    def infer(data: bytes, context: grpc.ServicerContext) -> bytes:
+        try:
+            return handler.infer(data, _call_context(context))
+        except Exception as error:
+            abort(context, error)
+
+    def stream(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        try:
+            yield from handler.stream(messages, lambda: _call_context(context))
+        except Exception as error:
+            # A client that has gone ends the iteration over its messages with an error.
+            if not context.is_active():
+                error = ServingError(errors.CANCELLED)
+            abort(context, error)
+
+    return {
+        "ModelInfer": grpc.unary_unary_rpc_method_handler(infer),
+        "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(stream),
+    }
+
+
+def _control_methods(handler: ControlHandler) -> dict[str, grpc.RpcMethodHandler]:
+    return {
+        "ServerLive": _unary(handler.server_live, pb.ServerLiveRequest),
+        "ServerReady": _unary(handler.server_ready, pb.ServerReadyRequest),
+        "ServerMetadata": _unary(handler.server_metadata, pb.ServerMetadataRequest),
+        "ModelReady": _unary(handler.model_ready, pb.ModelReadyRequest),
+        "ModelMetadata": _unary(handler.model_metadata, pb.ModelMetadataRequest),
+    }
+
+
+def _unary(answer: Callable[[Any], Message], kind: type[Message]) -> grpc.RpcMethodHandler:
+    """A method on messages, parsed inside the handler so that a malformed one gets its status."""
+
+    def method(data: bytes, context: grpc.ServicerContext) -> bytes:
+        try:
+            return answer(_parse(data, kind)).SerializeToString()
+        except Exception as error:
+            abort(context, error)
+
+    return grpc.unary_unary_rpc_method_handler(method)
+
+
+def _parse(data: bytes, kind: type[Message]) -> Message:
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise ServingError(
+            errors.MALFORMED_MESSAGE, f"{kind.DESCRIPTOR.name}: {error}"
+        ) from None

@@ -1,0 +1,41 @@
+"""Tensors between the rooms: numpy arrays, and strings in a form of their own."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kfs._fast.memory import TensorView
+from kfs._fast.strings import StringArray
+from kfs.datatypes import Datatype
+
+Array = npt.NDArray[Any]
+
+
+class StringTensor:
+    """Strings with a shape, row-major; elements are bytes and may hold NULs."""
+
+    __slots__ = ("shape", "strings")
+
+    def __init__(self, strings: StringArray, shape: tuple[int, ...]) -> None:
+        if len(strings) != math.prod(shape):
+            raise ValueError(f"{len(strings)} strings do not fill the shape {shape}")
+        self.strings = strings
+        self.shape = shape
+
+
+Tensor = Array | StringTensor
+TensorMap = dict[str, Tensor]
+
+
+def array_over(view: TensorView, datatype: Datatype, shape: tuple[int, ...]) -> Array:
+    """A numpy array on the memory of `view`, without a copy; the array keeps the view alive."""
+    return np.ndarray(shape, datatype.numpy, view)
+
+
+def cut_rows(rows: Array) -> list[bytes]:
+    """The legacy string form back to elements: each row of a 2-D U8 array up to its first NUL."""
+    return [row.tobytes().partition(b"\0")[0] for row in rows]
