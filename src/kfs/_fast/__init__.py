@@ -1,0 +1,1 @@
+"""The hot path: bytes, memory and datatypes; nothing of numpy, openvino or grpc."""

@@ -1,0 +1,320 @@
+# cython: language_level=3
+"""Tensor data of a request: aliased where the wire already is the tensor, else decoded once."""
+
+from cpython.bytes cimport PyBytes_AS_STRING
+from libc.stdint cimport (
+    int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t,
+)
+from libc.string cimport memcpy, memset
+
+from kfs._fast.cursor cimport Cursor, OK, read_varint
+from kfs._fast.memory cimport TensorView, new_block, view_of
+from kfs._fast.wire cimport Chunk, InputTensor, Request, Span
+
+from kfs.datatypes import DATATYPES
+from kfs.errors import ValueRangeError
+
+# Work on more bytes than this is done without the GIL.
+cdef enum:
+    LONG_WORK = 65536
+
+ctypedef fused Value:
+    int8_t
+    int16_t
+    int32_t
+    int64_t
+    uint8_t
+    uint16_t
+    uint32_t
+    uint64_t
+
+
+def raw_view(Request request not None, size_t index):
+    cdef Span* span = request.raw_at(index)
+    return view_of(request.data, PyBytes_AS_STRING(request.data) + span.offset, span.nbytes)
+
+
+def count(Request request not None, size_t index, unsigned int field_number):
+    cdef InputTensor tensor = request.input_at(index)
+    cdef size_t n = 0
+    cdef size_t i
+    for i in range(tensor.n_chunks):
+        if tensor.chunks[i].field == field_number:
+            n += tensor.chunks[i].count
+    return n
+
+
+def contents_view(Request request not None, size_t index, str datatype not None):
+    cdef InputTensor tensor = request.input_at(index)
+    row = DATATYPES[datatype]
+    cdef unsigned int field = row.field_number
+    cdef size_t itemsize = row.itemsize
+    if not 1 <= field <= 7:
+        raise ValueError(f"{datatype} is not carried by a field of numbers")
+    cdef TensorView view = aliased(request, tensor, field)
+    if view is not None:
+        return view
+    view = new_block(<size_t>count(request, index, field) * itemsize)
+    if field == 1:
+        decode_bool(request, tensor, view)
+    elif field >= 6:
+        join_fixed(request, tensor, field, view)
+    else:
+        decode_integers(request, tensor, datatype, field, view)
+    return view
+
+
+cdef TensorView aliased(Request request, InputTensor tensor, unsigned int field):
+    """A view into the wire if one packed chunk has the very bytes of the tensor, else None."""
+    cdef Chunk* only = NULL
+    cdef Chunk* chunk
+    cdef const char* data = PyBytes_AS_STRING(request.data)
+    cdef size_t i
+    for i in range(tensor.n_chunks):
+        chunk = &tensor.chunks[i]
+        if chunk.field == field and chunk.count:
+            if only != NULL or not chunk.packed:
+                return None
+            only = chunk
+    if only == NULL or 2 <= field <= 5:
+        return None
+    if field == 1 and not is_flags(<const uint8_t*>data + only.offset, only.nbytes):
+        return None
+    return view_of(request.data, data + only.offset, only.nbytes)
+
+
+cdef bint is_flags(const uint8_t* data, size_t nbytes) noexcept nogil:
+    """Whether every byte is 0 or 1: varints of more than a byte have the high bit set."""
+    cdef uint8_t seen = 0
+    cdef size_t i
+    for i in range(nbytes):
+        seen |= data[i]
+    return seen <= 1
+
+
+cdef void join_fixed(Request request, InputTensor tensor, unsigned int field, TensorView view):
+    """Chunks of floats, one after the other."""
+    cdef const char* data = PyBytes_AS_STRING(request.data)
+    cdef char* to = view.data
+    cdef size_t i
+    for i in range(tensor.n_chunks):
+        if tensor.chunks[i].field == field:
+            memcpy(to, data + tensor.chunks[i].offset, tensor.chunks[i].nbytes)
+            to += tensor.chunks[i].nbytes
+
+
+cdef void decode_bool(Request request, InputTensor tensor, TensorView view):
+    cdef const uint8_t* data = <const uint8_t*>PyBytes_AS_STRING(request.data)
+    cdef uint8_t* to = <uint8_t*>view.data
+    cdef uint64_t value = 0
+    cdef Cursor c
+    cdef size_t i
+    for i in range(tensor.n_chunks):
+        if tensor.chunks[i].field == 1:
+            c.at = data + tensor.chunks[i].offset
+            c.end = c.at + tensor.chunks[i].nbytes
+            while c.at != c.end and read_varint(&c, &value) == OK:
+                to[0] = value != 0
+                to += 1
+
+
+cdef int decode_integers(Request request, InputTensor tensor, str datatype, unsigned int field,
+                         TensorView view) except -1:
+    if datatype == "INT64":
+        return decode_field[int64_t](request, tensor, field, view, 0, datatype)
+    if datatype == "UINT64":
+        return decode_field[uint64_t](request, tensor, field, view, 0, datatype)
+    if datatype == "INT32":
+        return decode_field[int32_t](request, tensor, field, view, 0, datatype)
+    if datatype == "UINT32":
+        return decode_field[uint32_t](request, tensor, field, view, 0, datatype)
+    if datatype == "INT16":
+        return decode_field[int16_t](request, tensor, field, view, 0, datatype)
+    if datatype == "UINT16":
+        return decode_field[uint16_t](request, tensor, field, view, 0, datatype)
+    if datatype == "INT8":
+        return decode_field[int8_t](request, tensor, field, view, 0, datatype)
+    return decode_field[uint8_t](request, tensor, field, view, 0, datatype)
+
+
+cdef int decode_field(Request request, InputTensor tensor, unsigned int field, TensorView view,
+                      Value kind, str datatype) except -1:
+    """Decode every chunk of the field; `kind` only tells the type."""
+    cdef const uint8_t* data = <const uint8_t*>PyBytes_AS_STRING(request.data)
+    cdef Value* to = <Value*>view.data
+    cdef Cursor c
+    cdef Chunk* chunk
+    cdef size_t done = 0
+    cdef size_t fits = 0
+    cdef size_t i
+    for i in range(tensor.n_chunks):
+        chunk = &tensor.chunks[i]
+        if chunk.field != field:
+            continue
+        c.at = data + chunk.offset
+        c.end = c.at + chunk.nbytes
+        if chunk.nbytes > LONG_WORK:
+            with nogil:
+                fits = decode_chunk(&c, to + done)
+        else:
+            fits = decode_chunk(&c, to + done)
+        done += fits
+        if fits != chunk.count:
+            raise ValueRangeError(narrowed(&c, field), done, datatype)
+    return 0
+
+
+cdef inline size_t decode_chunk(Cursor* c, Value* to) noexcept nogil:
+    """The number of values decoded; the cursor stands at the first that does not fit, if any."""
+    cdef size_t n = 0
+    cdef uint64_t value = 0
+    cdef const uint8_t* begin
+    while c.at != c.end:
+        if c.at[0] < 0x80 and (Value is not int8_t):
+            to[n] = <Value>c.at[0]
+            c.at += 1
+            n += 1
+            continue
+        begin = c.at
+        read_varint(c, &value)
+        # Fields of 32 bits keep the low half of the varint, as protobuf does; only then is the
+        # value looked at.
+        if Value is int8_t or Value is int16_t:
+            if <int32_t>value != <int32_t><Value>value:
+                c.at = begin
+                return n
+        elif Value is uint8_t or Value is uint16_t:
+            if <uint32_t>value != <uint32_t><Value>value:
+                c.at = begin
+                return n
+        to[n] = <Value>value
+        n += 1
+    return n
+
+
+cdef object narrowed(Cursor* c, unsigned int field):
+    """The value at the cursor as a client would have written it."""
+    cdef uint64_t value = 0
+    read_varint(c, &value)
+    if field == 2:
+        return <int32_t>value
+    return <uint32_t>value
+
+
+cdef size_t visit_items(Request request, size_t index, Visit visit, void* state) except? 0:
+    """Call `visit` with every element of BYTES in order; how many there were.
+
+    The caller has made sure, by `raw_item_count`, that raw framing is whole.
+    """
+    cdef const char* data = PyBytes_AS_STRING(request.data)
+    cdef InputTensor tensor
+    cdef Span* span
+    cdef size_t n = 0
+    cdef size_t i
+    if request.n_raw:
+        span = request.raw_at(index)
+        return visit_framed(data + span.offset, span.nbytes, visit, state)
+    tensor = request.input_at(index)
+    for i in range(tensor.n_chunks):
+        if tensor.chunks[i].field == 8:
+            n += 1
+            if not visit(state, Item(data + tensor.chunks[i].offset, tensor.chunks[i].nbytes)):
+                break
+    return n
+
+
+cdef size_t visit_framed(const char* at, size_t nbytes, Visit visit, void* state) noexcept nogil:
+    cdef uint32_t size
+    cdef size_t n = 0
+    while nbytes >= 4:
+        memcpy(&size, at, 4)
+        at += 4
+        nbytes -= 4
+        if size > nbytes:
+            break
+        n += 1
+        if not visit(state, Item(at, size)):
+            break
+        at += size
+        nbytes -= size
+    return n
+
+
+def raw_item_count(Request request not None, size_t index):
+    cdef Span* span = request.raw_at(index)
+    cdef const char* at = PyBytes_AS_STRING(request.data) + span.offset
+    cdef size_t left = span.nbytes
+    cdef uint32_t size
+    cdef Py_ssize_t n = 0
+    while left:
+        if left < 4:
+            return -1
+        memcpy(&size, at, 4)
+        left -= 4
+        if size > left:
+            return -1
+        at += 4 + <size_t>size
+        left -= size
+        n += 1
+    return n
+
+
+cdef bint append_view(void* state, Item item) noexcept with gil:
+    cdef list found = <list>state
+    request = found[0]
+    found.append(view_of((<Request>request).data, item.data, item.nbytes))
+    return True
+
+
+def bytes_items(Request request not None, size_t index):
+    found = [request]
+    visit_items(request, index, <Visit>append_view, <void*>found)
+    return found[1:]
+
+
+cdef bint keep_longest(void* state, Item item) noexcept nogil:
+    cdef size_t* longest = <size_t*>state
+    if item.nbytes > longest[0]:
+        longest[0] = item.nbytes
+    return True
+
+
+def bytes_lengths_max(Request request not None, size_t index):
+    cdef size_t longest = 0
+    visit_items(request, index, keep_longest, &longest)
+    return longest
+
+
+cdef struct Rows:
+    char* to
+    size_t width
+    bint fits
+
+
+cdef bint pad_row(void* state, Item item) noexcept nogil:
+    cdef Rows* rows = <Rows*>state
+    if item.nbytes >= rows.width:
+        rows.fits = False
+        return False
+    memcpy(rows.to, item.data, item.nbytes)
+    memset(rows.to + item.nbytes, 0, rows.width - item.nbytes)
+    rows.to += rows.width
+    return True
+
+
+def padded_rows(Request request not None, size_t index, size_t width):
+    cdef Py_ssize_t n
+    if request.n_raw:
+        n = raw_item_count(request, index)
+        if n < 0:
+            raise ValueError("the raw framing is broken")
+    else:
+        n = count(request, index, 8)
+    if width and <size_t>n > <size_t>0x7FFFFFFFFFFFFFFF // width:
+        raise OverflowError("rows of more bytes than there are addresses")
+    cdef TensorView view = new_block(<size_t>n * width)
+    cdef Rows rows = Rows(view.data, width, True)
+    visit_items(request, index, pad_row, &rows)
+    if not rows.fits:
+        raise ValueError(f"an element does not fit into {width} bytes with its terminating zero")
+    return view

@@ -1,0 +1,60 @@
+"""A ModelInferRequest, read but not copied."""
+
+from collections.abc import Mapping
+from typing import NamedTuple, final
+
+class Parameter(NamedTuple):
+    """A parameter: which member of the choice was sent, and its value.
+
+    `kind` is empty and `value` None when no member was sent.
+    """
+
+    kind: str
+    value: bool | int | str | float | None
+
+@final
+class InputTensor:
+    """One of `inputs`: what it says of itself; its data stays in the request."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def datatype(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def parameters(self) -> Mapping[str, Parameter]: ...
+    @property
+    def has_contents(self) -> bool:
+        """Whether `contents` is present, even if empty."""
+
+@final
+class Request:
+    """A request whose payloads are still where they were, inside `data`."""
+
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def model_name(self) -> str: ...
+    @property
+    def model_version(self) -> str: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def parameters(self) -> Mapping[str, Parameter]: ...
+    @property
+    def inputs(self) -> tuple[InputTensor, ...]: ...
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the requested outputs, in order."""
+
+    @property
+    def n_raw(self) -> int:
+        """How many raw_input_contents there are."""
+
+def read_request(data: bytes) -> Request:
+    """Read a serialized ModelInferRequest in one pass, as protobuf would.
+
+    Raises:
+        WireError: the bytes are not such a message; with the path and the offset of the fault.
+    """

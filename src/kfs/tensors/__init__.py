@@ -1,0 +1,1 @@
+"""Tensors between the rooms: arrays, strings and images."""

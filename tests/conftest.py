@@ -1,0 +1,97 @@
+"""Fixtures: a server on a free loopback port, and clients to talk to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import models
+import pytest
+import tritonclient.grpc as triton
+from kfs.cli.app import Server
+from kfs.settings import ModelSettings, ServerSettings
+from wire import Stub
+
+ServeModels = Callable[..., Server]
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model repository: a folder per model, each with version 1."""
+    root = tmp_path_factory.mktemp("repository")
+    models.dummy(root / "dummy" / "1")
+    models.dummy(root / "dynamic" / "1", (ov_range(1, 5), -1))
+    models.add_two(root / "add_two" / "1")
+    for datatype in models.NUMERIC:
+        models.identity(root / f"identity_{datatype}" / "1", datatype, [-1, -1])
+    models.identity(root / "scalar" / "1", "FP32", [])
+    models.identity(root / "strings" / "1", "BYTES", [-1])
+    models.identity(root / "strings_2d" / "1", "BYTES", [-1, -1])
+    models.identity(root / "u8_1d" / "1", "UINT8", [-1])
+    models.identity(root / "u8_string" / "1", "UINT8", [-1, -1], output="text_string")
+    models.identity(root / "u8_narrow" / "1", "UINT8", [2, 4])
+    models.identity(root / "image" / "1", "FP32", [1, 8, 6, 3], "NHWC")
+    models.identity(root / "images" / "1", "FP32", [-1, 8, 6, 3], "NHWC")
+    models.identity(root / "image_nchw" / "1", "FP32", [1, 3, 8, 6], "NCHW")
+    models.identity(root / "image_u8" / "1", "UINT8", [-1, -1, -1, 3], "NHWC")
+    return root
+
+
+def ov_range(low: int, high: int) -> object:
+    import openvino as ov
+
+    return ov.Dimension(low, high)
+
+
+def loopback(*served: ModelSettings) -> ServerSettings:
+    return ServerSettings(models=served, port=0, grpc_bind_address=("127.0.0.1",))
+
+
+@pytest.fixture(scope="session")
+def server(repository: Path) -> Iterator[Server]:
+    """Every model of the repository, with two slots each."""
+    served = [
+        ModelSettings(name=folder.name, base_path=folder, nireq=2)
+        for folder in sorted(repository.iterdir())
+    ]
+    with Server(loopback(*served)) as running:
+        yield running
+
+
+@pytest.fixture
+def serve() -> Iterator[ServeModels]:
+    """Start a server of the test's own; stopped when the test is over."""
+    running: list[Server] = []
+
+    def start(*served: ModelSettings) -> Server:
+        server = Server(loopback(*served))
+        server.__enter__()
+        running.append(server)
+        return server
+
+    yield start
+    for server in running:
+        server.stop(0)
+
+
+@pytest.fixture(scope="session")
+def channel(server: Server) -> Iterator[grpc.Channel]:
+    limit = [
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.max_send_message_length", -1),
+    ]
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}", options=limit) as channel:
+        yield channel
+
+
+@pytest.fixture(scope="session")
+def stub(channel: grpc.Channel) -> Stub:
+    """Calls on messages or raw bytes, as no client library would let us."""
+    return Stub(channel)
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[triton.InferenceServerClient]:
+    with triton.InferenceServerClient(f"127.0.0.1:{server.port}") as client:
+        yield client
