@@ -26,7 +26,7 @@ NUMERIC = {
 
 
 def parameter(name: str, shape: Sequence[object], element: str, layout: str = "") -> ov.Node:
-    node = op.parameter(ov.PartialShape(list(shape)), ov.Type(element), name=name)
+    node = op.parameter(ov.PartialShape(list(shape)), getattr(ov.Type, element), name=name)
     node.output(0).set_names({name})
     if layout:
         node.set_layout(ov.Layout(layout))
@@ -52,13 +52,13 @@ def dummy(folder: Path, shape: Sequence[object] = (1, 10)) -> Path:
 
 
 def identity(
-    folder: Path, datatype: str, shape: Sequence[object], layout: str = "", output: str = "output"
+    folder: Path, datatype: str, shape: Sequence[object], layout: str = "", output: str = ""
 ) -> Path:
-    """input -> output, unchanged, of any datatype; a reshape to its own shape keeps it a copy."""
+    """input -> the very same tensor, which so has one name, or a copy of it named `output`."""
     element = "string" if datatype == "BYTES" else NUMERIC[datatype][0]
     node = parameter("input", shape, element, layout)
-    if datatype == "BYTES" or not shape:
-        return save(folder, [node], {output: node})
+    if not output:
+        return save(folder, [node], {"input": node})
     return save(folder, [node], {output: op.reshape(node, op.shape_of(node), False)})
 
 

@@ -168,7 +168,7 @@ def test_tritonclient_gets_numpy_arrays_back(client: triton.InferenceServerClien
 def test_tritonclient_sends_and_gets_strings(client: triton.InferenceServerClient) -> None:
     strings = np.array([b"ala", b"", b"kota"], dtype=np.object_)
     tensor = triton.InferInput("input", [3], "BYTES").set_data_from_numpy(strings)
-    assert client.infer("strings", [tensor]).as_numpy("output").tolist() == strings.tolist()
+    assert client.infer("strings", [tensor]).as_numpy("input").tolist() == strings.tolist()
 
 
 def test_sixteen_megabytes_there_and_back(stub: Stub) -> None:

@@ -43,7 +43,6 @@ class ServerSettings:
         grpc_bind_address: addresses to bind, each a host name, an IPv4 or an IPv6 address.
         grpc_max_threads: handler threads, so calls in progress at a time; 0 for the default.
         grpc_channel_arguments: options handed to gRPC as they are.
-        grpc_memory_quota: bytes gRPC may buffer; 0 for no limit.
         drain_s: seconds that running calls get to finish on shutdown.
     """
 
@@ -52,5 +51,4 @@ class ServerSettings:
     grpc_bind_address: tuple[str, ...] = ("0.0.0.0",)
     grpc_max_threads: int = 0
     grpc_channel_arguments: Mapping[str, str | int] = field(default_factory=dict)
-    grpc_memory_quota: int = 2147483648
     drain_s: float = 30.0

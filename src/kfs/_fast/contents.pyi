@@ -24,7 +24,7 @@ def contents_view(request: Request, index: int, datatype: str) -> TensorView:
 
     Raises:
         ValueRangeError: a value does not fit INT8, INT16, UINT8 or UINT16.
-        ValueError: no field of numbers carries the datatype.
+        ValueError: the datatype is BYTES.
     """
 
 def raw_item_count(request: Request, index: int) -> int:

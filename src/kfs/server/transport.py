@@ -57,8 +57,6 @@ def _options(settings: ServerSettings) -> list[tuple[str, str | int]]:
         # Two servers on one port would share its calls in silence.
         "grpc.so_reuseport": 0,
     }
-    if settings.grpc_memory_quota:
-        options["grpc.resource_quota_size"] = settings.grpc_memory_quota
     options.update(settings.grpc_channel_arguments)
     return list(options.items())
 

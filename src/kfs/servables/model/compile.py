@@ -113,10 +113,10 @@ def _dimensions(port: Any, path: Path, kind: str, name: str) -> list[Any]:
 
 def _layout(port: Any, rank: int) -> str:
     """The layout stored in the model, else `N...`; letters without OpenVINO's brackets."""
-    node = port.get_node()
-    layout = getattr(node, "layout", None)
-    text = "" if layout is None else str(layout).strip("[]").replace(",", "")
-    return text or ("N..." if rank else "...")
+    layout = getattr(port.get_node(), "layout", None)
+    text = "..." if layout is None else str(layout).strip("[]").replace(",", "")
+    # OpenVINO says `...` of a tensor that nothing was said of.
+    return "N..." if text in ("", "...") and rank else text
 
 
 def _one_line(error: Exception) -> str:
