@@ -1,0 +1,37 @@
+"""The command line: `kfs-fast serve | demo | infer | models`."""
+
+from __future__ import annotations
+
+import click
+
+from kfs import __version__
+from kfs.cli.demo import demo
+from kfs.cli.infer import infer
+from kfs.cli.models import models
+from kfs.cli.serve import serve
+
+#: sysexits.h: the command was used wrongly.
+EX_USAGE = 64
+
+# Dashes and underscores are the same in every option.
+_SETTINGS = {
+    "token_normalize_func": lambda token: token.replace("-", "_"),
+    "help_option_names": ["--help", "-h"],
+    "max_content_width": 100,
+}
+
+
+@click.group(context_settings=_SETTINGS)
+@click.version_option(__version__, prog_name="kfs-fast")
+def cli() -> None:
+    """A KServe v2 gRPC inference server for OpenVINO models."""
+
+
+for command in (serve, demo, infer, models):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """The console script: exit code 0, 64 when used wrongly, 1 when something failed."""
+    click.UsageError.exit_code = EX_USAGE
+    cli.main(prog_name="kfs-fast")

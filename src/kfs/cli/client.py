@@ -1,0 +1,83 @@
+"""A client for the commands: the protocol's messages over a channel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+import grpc
+
+from kfs._proto import grpc_predict_v2_pb2 as pb
+from kfs.settings import MAX_MESSAGE_NBYTES
+
+_METHODS = "/inference.GRPCInferenceService/"
+
+
+class Client:
+    """The calls the commands make, each with a deadline."""
+
+    def __init__(self, channel: grpc.Channel, timeout_s: float) -> None:
+        self._channel = channel
+        self._timeout_s = timeout_s
+
+    def infer(self, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
+        answer: pb.ModelInferResponse = self._call("ModelInfer", request, pb.ModelInferResponse)
+        return answer
+
+    def is_ready(self, name: str, version: str = "") -> bool:
+        request = pb.ModelReadyRequest(name=name, version=version)
+        return bool(self._call("ModelReady", request, pb.ModelReadyResponse).ready)
+
+    def metadata(self, name: str, version: str = "") -> pb.ModelMetadataResponse:
+        request = pb.ModelMetadataRequest(name=name, version=version)
+        answer: pb.ModelMetadataResponse = self._call(
+            "ModelMetadata", request, pb.ModelMetadataResponse
+        )
+        return answer
+
+    def servables(self) -> list[str]:
+        """The names of all servables: what the health service knows, but for the services."""
+        from grpc_health.v1 import health_pb2
+
+        call = self._channel.unary_unary(
+            "/grpc.health.v1.Health/List",
+            request_serializer=health_pb2.HealthListRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthListResponse.FromString,
+        )
+        answer = call(health_pb2.HealthListRequest(), timeout=self._timeout_s)
+        return sorted(name for name in answer.statuses if name)
+
+    def _call(self, method: str, request: Any, kind: Any) -> Any:
+        serialize: Callable[[Any], bytes] = lambda message: message.SerializeToString()  # noqa: E731
+        call = self._channel.unary_unary(
+            _METHODS + method, request_serializer=serialize, response_deserializer=kind.FromString
+        )
+        return call(request, timeout=self._timeout_s)
+
+
+@contextmanager
+def connect(url: str, timeout_s: float) -> Iterator[Client]:
+    """A client of the server at `host:port`.
+
+    A call that fails ends the command with one line.
+    """
+    options = [
+        ("grpc.max_receive_message_length", MAX_MESSAGE_NBYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_NBYTES),
+    ]
+    with grpc.insecure_channel(url, options=options) as channel:
+        try:
+            yield Client(channel, timeout_s)
+        except grpc.RpcError as error:
+            raise click.ClickException(f"{error.code().name}: {error.details()}") from None
+
+
+url_option = click.option(
+    "--url", default="localhost:9000", show_default=True, help="The server, as host:port."
+)
+timeout_option = click.option(
+    "--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), default=30.0,
+    show_default=True, help="Seconds to wait for each answer.",
+)  # fmt: skip

@@ -1,0 +1,55 @@
+"""Terminal output and logs: rich on a terminal, plain lines when piped."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+LOG_LEVELS = {
+    "TRACE": 5,
+    "DEBUG": logging.DEBUG,
+    "INFO": logging.INFO,
+    "WARNING": logging.WARNING,
+    "ERROR": logging.ERROR,
+}
+_PLAIN = "[%(asctime)s.%(msecs)03d][%(threadName)s][%(name)s][%(levelname)s] %(message)s"
+
+
+def set_up_logging(level: str, path: Path | None = None) -> None:
+    """Log to stdout, and to a file as well when there is a path."""
+    logging.addLevelName(LOG_LEVELS["TRACE"], "TRACE")
+    plain = logging.Formatter(_PLAIN, "%Y-%m-%d %H:%M:%S")
+    handlers: list[logging.Handler] = []
+    if sys.stdout.isatty():
+        handlers.append(RichHandler(console=Console(), show_path=False, omit_repeated_times=False))
+        handlers[0].setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handlers.append(logging.StreamHandler(sys.stdout))
+        handlers[0].setFormatter(plain)
+    if path is not None:
+        handlers.append(logging.FileHandler(path))
+        handlers[-1].setFormatter(plain)
+    root = logging.getLogger()
+    root.handlers = handlers
+    root.setLevel(LOG_LEVELS[level])
+
+
+def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """A table with a title; on a pipe, columns padded with blanks and no lines."""
+    if sys.stdout.isatty():
+        table = Table(title=title, title_justify="left")
+        for column in columns:
+            table.add_column(column)
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
+        return
+    print(title)
+    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    for row in [columns, *rows]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

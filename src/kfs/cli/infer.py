@@ -1,0 +1,186 @@
+"""`kfs-fast infer`: one request from files, one readable answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kfs.cli.client import connect, timeout_option, url_option
+from kfs.datatypes import DATATYPES
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from kfs._proto import grpc_predict_v2_pb2 as pb
+
+    Array = npt.NDArray[Any]
+
+_MAX_VALUES_SHOWN = 32
+
+
+@click.command()
+@click.argument("name")
+@click.option("--image", "image_options", multiple=True, metavar="FILE|INPUT=FILE",
+              help="An encoded image; several make a batch.")  # fmt: skip
+@click.option("--input", "array_options", multiple=True, metavar="INPUT=FILE.npy",
+              help="A tensor saved by numpy.")  # fmt: skip
+@click.option("--output", "outputs", multiple=True, help="An output to ask for; all otherwise.")
+@click.option("--version", default="", help="The version; the default one otherwise.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+@url_option
+@timeout_option
+def infer(
+    *,
+    name: str,
+    image_options: Sequence[str],
+    array_options: Sequence[str],
+    outputs: Sequence[str],
+    version: str,
+    as_json: bool,
+    url: str,
+    timeout_s: float,
+) -> None:
+    """Send files to the servable NAME and print what it answers."""
+    from kfs._proto import grpc_predict_v2_pb2 as pb
+
+    if not image_options and not array_options:
+        raise click.UsageError("nothing to send: give --image FILE or --input NAME=FILE.npy")
+    with connect(url, timeout_s) as client:
+        metadata = client.metadata(name, version)
+        request = pb.ModelInferRequest(model_name=name, model_version=version)
+        for tensor, files in _group_images(image_options, metadata).items():
+            _add_images(request, tensor, files)
+        for option in array_options:
+            _add_array(request, option, metadata)
+        for output in outputs:
+            request.outputs.add(name=output)
+        response = client.infer(request)
+    arrays = {
+        output.name: (output.datatype, _array(output.datatype, output.shape, data))
+        for output, data in zip(response.outputs, response.raw_output_contents, strict=True)
+    }
+    click.echo(_as_json(response, arrays) if as_json else _as_text(response, arrays))
+
+
+def _group_images(
+    options: Sequence[str], metadata: pb.ModelMetadataResponse
+) -> dict[str, list[Path]]:
+    groups: dict[str, list[Path]] = {}
+    names = [tensor.name for tensor in metadata.inputs]
+    for option in options:
+        name, equals, file = option.partition("=")
+        if not equals or name not in names:
+            if len(names) != 1:
+                raise click.UsageError(
+                    f"{metadata.name} has the inputs {', '.join(names)}; say which one: "
+                    f"--image {names[0]}={option}"
+                )
+            name, file = names[0], option
+        groups.setdefault(name, []).append(_existing(file))
+    return groups
+
+
+def _existing(file: str) -> Path:
+    path = Path(file)
+    if not path.is_file():
+        raise click.UsageError(f"no such file: {file}")
+    return path
+
+
+def _add_images(request: pb.ModelInferRequest, tensor: str, files: Sequence[Path]) -> None:
+    request.inputs.add(name=tensor, datatype="BYTES", shape=[len(files)])
+    request.raw_input_contents.append(_frame([path.read_bytes() for path in files]))
+
+
+def _frame(items: Sequence[bytes]) -> bytes:
+    return b"".join(len(item).to_bytes(4, "little") + item for item in items)
+
+
+def _add_array(
+    request: pb.ModelInferRequest, option: str, metadata: pb.ModelMetadataResponse
+) -> None:
+    import numpy as np
+
+    name, equals, file = option.partition("=")
+    declared = {tensor.name: tensor.datatype for tensor in metadata.inputs}
+    if not equals or name not in declared:
+        raise click.UsageError(
+            f"--input {option}: expected NAME=FILE.npy with one of the inputs "
+            f"{', '.join(declared)}"
+        )
+    try:
+        array = np.load(_existing(file), allow_pickle=False)
+    except ValueError as error:
+        raise click.UsageError(f"{file} is no .npy file of plain values: {error}") from None
+    datatype = declared[name]
+    request.inputs.add(name=name, datatype=datatype, shape=array.shape)
+    if datatype == "BYTES" and array.dtype.kind in "SU":
+        items = [item.encode() if isinstance(item, str) else item for item in array.ravel()]
+        request.raw_input_contents.append(_frame(items))
+        return
+    expected = DATATYPES[datatype].numpy if datatype in DATATYPES else "?"
+    if array.dtype.newbyteorder("<").str != np.dtype(expected).str and array.dtype != expected:
+        raise click.UsageError(
+            f"{file} holds {array.dtype}; the input {name} takes {datatype}, numpy's "
+            f"{np.dtype(expected)}"
+        )
+    request.raw_input_contents.append(array.astype(expected).tobytes())
+
+
+def _array(datatype: str, shape: Sequence[int], data: bytes) -> Array:
+    import numpy as np
+
+    if datatype != "BYTES":
+        return np.frombuffer(data, DATATYPES[datatype].numpy).reshape(tuple(shape))
+    items, at = [], 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4], "little")
+        items.append(data[at + 4 : at + 4 + size])
+        at += 4 + size
+    array = np.empty(len(items), np.object_)
+    array[:] = items
+    return array.reshape(tuple(shape))
+
+
+def _as_text(
+    response: pb.ModelInferResponse, arrays: dict[str, tuple[str, Array]]
+) -> str:
+    import numpy as np
+
+    lines = [f"{response.model_name}, version {response.model_version}"]
+    for name, (datatype, array) in arrays.items():
+        lines.append(f"{name} {datatype} {list(array.shape)}")
+        with np.printoptions(threshold=_MAX_VALUES_SHOWN, precision=4, suppress=True):
+            lines += [f"  {line}" for line in str(array).splitlines()]
+        if array.ndim == 2 and array.dtype.kind == "f" and array.shape[1] > 1 and len(array):
+            best = [f"{row.argmax()} ({row.max():.4g})" for row in array[:_MAX_VALUES_SHOWN]]
+            lines.append(f"  highest in each row: {', '.join(best)}")
+    return "\n".join(lines)
+
+
+def _as_json(
+    response: pb.ModelInferResponse, arrays: dict[str, tuple[str, Array]]
+) -> str:
+    outputs = [
+        {"name": name, "datatype": datatype, "shape": list(array.shape), "data": _plain(array)}
+        for name, (datatype, array) in arrays.items()
+    ]
+    answer = {
+        "model_name": response.model_name,
+        "model_version": response.model_version,
+        "outputs": outputs,
+    }
+    return json.dumps(answer)
+
+
+def _plain(array: Array) -> list[Any]:
+    """Values in one flat list; BYTES as text, with what is no UTF-8 escaped."""
+    values: list[Any] = array.ravel().tolist()
+    return [
+        value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+        for value in values
+    ]

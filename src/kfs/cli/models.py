@@ -1,0 +1,60 @@
+"""`kfs-fast models`: what a running server serves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+import grpc
+
+from kfs.cli.client import Client, connect, timeout_option, url_option
+from kfs.cli.console import print_table
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@url_option
+@timeout_option
+def models(*, names: Sequence[str], as_json: bool, url: str, timeout_s: float) -> None:
+    """List servables, or the named ones: readiness, versions and tensors."""
+    with connect(url, timeout_s) as client:
+        rows = [_describe(client, name) for name in names or client.servables()]
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    print_table(
+        f"Servables of {url}",
+        ["name", "ready", "versions", "inputs", "outputs"],
+        [
+            [row["name"], "yes" if row["ready"] else "no", ", ".join(row["versions"]),
+             ", ".join(row["inputs"]), ", ".join(row["outputs"]) or row["error"]]
+            for row in rows
+        ],
+    )  # fmt: skip
+
+
+def _describe(client: Client, name: str) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "name": name, "ready": False, "versions": [], "inputs": [], "outputs": [], "error": "",
+    }  # fmt: skip
+    try:
+        row["ready"] = client.is_ready(name)
+        metadata = client.metadata(name)
+    except grpc.RpcError as error:
+        if error.code() not in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE) or (
+            "Model" not in error.details()
+        ):
+            raise
+        row["error"] = error.details()
+        return row
+    row["versions"] = list(metadata.versions)
+    row["inputs"] = _tensors(metadata.inputs)
+    row["outputs"] = _tensors(metadata.outputs)
+    return row
+
+
+def _tensors(tensors: Iterable[Any]) -> list[str]:
+    return [f"{tensor.name} {tensor.datatype} {list(tensor.shape)}" for tensor in tensors]

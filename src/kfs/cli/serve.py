@@ -1,0 +1,217 @@
+"""`kfs-fast serve`: OVMS's flags, each served, or refused by name with the reason."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from kfs.cli.console import LOG_LEVELS, set_up_logging
+from kfs.digits import MODEL_NAME, MODEL_PATH, images
+from kfs.settings import ModelSettings, PluginValue, ServerSettings
+
+#: Flags that are understood and will be served; until then they are refused.
+NOT_YET = (
+    "config_path", "rest_port", "rest_bind_address", "batch_size", "shape", "layout", "mean",
+    "scale", "color_format", "precision", "model_version_policy", "cpu_extension", "metrics_list",
+    "grpc_certificate_path", "grpc_key_path", "grpc_ca_path",
+    "custom_node_resources_cleaner_interval_seconds",
+)  # fmt: skip
+
+_NO_REST = "there is no REST inference here, only gRPC"
+_NO_GENAI = "generative pipelines and model downloads are no part of this server"
+_NO_EDIT = "this server does not edit configuration files"
+_NO_STATE = "stateful models were dropped by OVMS itself in 2026.3"
+_NO_QUOTA = "gRPC for Python has no memory quota; limit the memory of the process instead"
+#: Flags of OVMS that are never served, and why.
+REFUSED = {
+    "grpc_memory_quota": _NO_QUOTA,
+    "rest_workers": _NO_REST,
+    "allow_credentials": _NO_REST,
+    "allowed_headers": _NO_REST,
+    "allowed_methods": _NO_REST,
+    "allowed_origins": _NO_REST,
+    "api_key_file": _NO_REST,
+    "allowed_local_media_path": _NO_GENAI,
+    "allowed_media_domains": _NO_GENAI,
+    "verbose_response": _NO_REST,
+    "pull": _NO_GENAI,
+    "source_model": _NO_GENAI,
+    "model_repository_path": _NO_GENAI,
+    "task": _NO_GENAI,
+    "gguf_filename": _NO_GENAI,
+    "overwrite_models": _NO_GENAI,
+    "list_models": _NO_EDIT,
+    "add_to_config": _NO_EDIT,
+    "remove_from_config": _NO_EDIT,
+    "configure": _NO_EDIT,
+    "stateful": _NO_STATE,
+    "sequence_cleaner_poll_wait_minutes": _NO_STATE,
+    "idle_sequence_cleanup": _NO_STATE,
+    "low_latency_transformation": _NO_STATE,
+    "max_sequence_number": _NO_STATE,
+}
+_VALUELESS = ("allow_credentials", "pull", "list_models", "stateful", "low_latency_transformation",
+              "verbose_response", "overwrite_models")  # fmt: skip
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _refuse(context: click.Context, option: click.Parameter, value: object) -> None:
+    if value is None or value is False:
+        return
+    reason = REFUSED.get(str(option.name), "not served yet")
+    raise click.UsageError(f"--{option.name}: {reason}")
+
+
+def _refused_flags(command: _Command) -> _Command:
+    """Understand the flags, so that they are refused by name and not as unknown."""
+    for name in [*NOT_YET, *REFUSED]:
+        command = click.option(
+            f"--{name}", is_flag=name in _VALUELESS, default=None, hidden=name in REFUSED,
+            callback=_refuse, expose_value=False, help="Not served yet.",
+        )(command)  # fmt: skip
+    return click.option(
+        "--metrics_enable", is_flag=True, default=None, callback=_refuse, expose_value=False,
+        help="Not served yet.",
+    )(command)  # fmt: skip
+
+
+def _parse_plugin_config(
+    context: click.Context, option: click.Parameter, text: str | None
+) -> dict[str, PluginValue]:
+    if text is None:
+        return {}
+    example = """an object such as '{"NUM_STREAMS": "2", "PERFORMANCE_HINT": "THROUGHPUT"}'"""
+    try:
+        config = json.loads(text)
+    except ValueError as error:
+        raise click.BadParameter(f"expected {example}; this is not JSON: {error}") from None
+    if not isinstance(config, dict) or not all(
+        isinstance(value, (str, bool, int, float)) for value in config.values()
+    ):
+        raise click.BadParameter(
+            f"expected {example}, its values strings, numbers or booleans; found {text}"
+        )
+    return config
+
+
+def _parse_arguments(
+    context: click.Context, option: click.Parameter, text: str | None
+) -> dict[str, str | int]:
+    arguments: dict[str, str | int] = {}
+    for pair in (text or "").split(","):
+        key, equals, value = pair.partition("=")
+        if not equals and pair:
+            raise click.BadParameter(f"expected key=value,key=value; found {pair}")
+        if key:
+            number = value.removeprefix("-").isdecimal()
+            arguments[key.strip()] = int(value) if number else value
+    return arguments
+
+
+def _parse_addresses(
+    context: click.Context, option: click.Parameter, text: str
+) -> tuple[str, ...]:
+    addresses = tuple(address.strip() for address in text.split(","))
+    if not all(addresses):
+        raise click.BadParameter(f"expected addresses with commas between; found {text!r}")
+    return addresses
+
+
+def _parse_workers(context: click.Context, option: click.Parameter, count: int) -> int:
+    if count != 1:
+        raise click.BadParameter(f"more than one server process is not served yet; found {count}")
+    return count
+
+
+def _parse_poll_wait(context: click.Context, option: click.Parameter, seconds: int) -> int:
+    if seconds != 0:
+        raise click.BadParameter(
+            f"changes on disk are not picked up yet, so only 0 is allowed; found {seconds}"
+        )
+    return seconds
+
+
+@click.command()
+@click.option("--model_name", help="The name that clients use for the model.")
+@click.option("--model_path", type=click.Path(path_type=Path),
+              help="A folder with version folders (1, 2, ...), or one model file.")  # fmt: skip
+@click.option("--port", type=click.IntRange(0, 65535), default=9000, show_default=True,
+              help="The gRPC port; 0 takes a free one.")  # fmt: skip
+@click.option("--grpc_bind_address", default="0.0.0.0", show_default=True,
+              callback=_parse_addresses,
+              help="Addresses to listen on, with commas between.")  # fmt: skip
+@click.option("--nireq", type=click.IntRange(0, 100_000), default=0,
+              help="Infer requests, so inferences at a time; 0 lets the device choose.")  # fmt: skip
+@click.option("--target_device", default="CPU", show_default=True, help="An OpenVINO device.")
+@click.option("--plugin_config", callback=_parse_plugin_config,
+              help="OpenVINO properties as a JSON object. Low latency is the default.")  # fmt: skip
+@click.option("--cache_dir", type=click.Path(file_okay=False, path_type=Path),
+              help="A folder that keeps compiled models.")  # fmt: skip
+@click.option("--log_level", type=click.Choice(list(LOG_LEVELS), case_sensitive=False),
+              default="INFO", show_default=True, help="What is logged.")  # fmt: skip
+@click.option("--log_path", type=click.Path(dir_okay=False, path_type=Path),
+              help="A file to log to as well.")  # fmt: skip
+@click.option("--grpc_max_threads", type=click.IntRange(0), default=0,
+              help="Calls in progress at a time; 0 for 8 per core, at least 64.")  # fmt: skip
+@click.option("--grpc_channel_arguments", callback=_parse_arguments,
+              help="Options for gRPC: key=value,key=value.")  # fmt: skip
+@click.option("--grpc_workers", "--workers", type=int, default=1, callback=_parse_workers,
+              expose_value=False, help="Server processes on the port; only 1 yet.")  # fmt: skip
+@click.option("--file_system_poll_wait_seconds", type=int, default=0, callback=_parse_poll_wait,
+              expose_value=False, help="How often to look for changes; only 0, never, yet.")  # fmt: skip
+@_refused_flags
+def serve(
+    *,
+    model_name: str | None,
+    model_path: Path | None,
+    port: int,
+    grpc_bind_address: tuple[str, ...],
+    nireq: int,
+    target_device: str,
+    plugin_config: dict[str, PluginValue],
+    cache_dir: Path | None,
+    log_level: str,
+    log_path: Path | None,
+    grpc_max_threads: int,
+    grpc_channel_arguments: dict[str, str | int],
+) -> None:
+    """Serve a model until SIGTERM or SIGINT.
+
+    Without --model_name and --model_path, the bundled example is served. Options may be written
+    with dashes or underscores.
+    """
+    set_up_logging(log_level.upper(), log_path)
+    name, path = _choose_model(model_name, model_path)
+    if model_path is None:
+        example = images()[0].path
+        click.echo(f"No model given: serving the bundled example as {name}. Try:\n"
+                   f"  kfs-fast infer {name} --image {example} --url localhost:{port}")  # fmt: skip
+    model = ModelSettings(name, path, nireq, plugin_config, target_device, cache_dir)
+    settings = ServerSettings(
+        models=(model,),
+        port=port,
+        grpc_bind_address=grpc_bind_address,
+        grpc_max_threads=grpc_max_threads,
+        grpc_channel_arguments=grpc_channel_arguments,
+    )
+    from kfs.cli.app import run  # OpenVINO takes its time to import
+
+    sys.exit(run(settings))
+
+
+def _choose_model(name: str | None, path: Path | None) -> tuple[str, Path]:
+    if name is not None and path is not None:
+        if ".." in path.parts:
+            raise click.UsageError(f"--model_path {path}: '..' is not allowed in it")
+        return name, path
+    if name is not None:
+        raise click.UsageError("--model_name needs --model_path: where is the model?")
+    if path is not None:
+        raise click.UsageError("--model_path needs --model_name: what are clients to call it?")
+    return MODEL_NAME, MODEL_PATH
