@@ -191,7 +191,8 @@ def serve(
     if model_path is None:
         example = images()[0].path
         click.echo(f"No model given: serving the bundled example as {name}. Try:\n"
-                   f"  kfs-fast infer {name} --image {example} --url localhost:{port}")  # fmt: skip
+                   f"  kfs-fast infer {name} --image {example} --url localhost:{port or 'PORT'}"
+                   )  # fmt: skip
     model = ModelSettings(name, path, nireq, plugin_config, target_device, cache_dir)
     settings = ServerSettings(
         models=(model,),

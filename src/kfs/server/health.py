@@ -11,14 +11,36 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
+class _Servicer(health.HealthServicer):
+    """grpcio's servicer with the method List, which it has not."""
+
+    def __init__(self) -> None:
+        # The non-blocking kind: a client that watches occupies no thread.
+        super().__init__(
+            experimental_non_blocking=True, experimental_thread_pool=ThreadPoolExecutor(1)
+        )
+        self._listed: dict[str, int] = {}
+
+    def set(self, service: str, status: int) -> None:
+        self._listed = {**self._listed, service: status}
+        super().set(service, status)
+
+    def List(  # noqa: N802
+        self, request: health_pb2.HealthListRequest, context: grpc.ServicerContext
+    ) -> health_pb2.HealthListResponse:
+        return health_pb2.HealthListResponse(
+            statuses={
+                name: health_pb2.HealthCheckResponse(status=status)
+                for name, status in self._listed.items()
+            }
+        )
+
+
 class Health:
     """What the health service says; everything is NOT_SERVING until told otherwise."""
 
     def __init__(self) -> None:
-        # The non-blocking kind: a client that watches occupies no thread.
-        self._servicer = health.HealthServicer(
-            experimental_non_blocking=True, experimental_thread_pool=ThreadPoolExecutor(1)
-        )
+        self._servicer = _Servicer()
         self.set_server(serving=False)
 
     def set_server(self, *, serving: bool) -> None:

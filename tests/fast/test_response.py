@@ -1,0 +1,94 @@
+"""The response writer against protobuf: what it writes, protobuf reads."""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kfs._fast.response import write_error, write_response
+from kfs._fast.strings import StringArray
+from kfs._fast.wire import Parameter
+from kfs._proto import grpc_predict_v2_pb2 as pb
+
+thorough = settings(max_examples=int(os.environ.get("KFS_HYPOTHESIS_EXAMPLES", "300")), deadline=None)
+
+outputs = st.lists(
+    st.tuples(
+        st.text(max_size=5),
+        st.sampled_from(["FP32", "BYTES", ""]),
+        st.lists(st.integers(-(1 << 63), (1 << 63) - 1), max_size=4),
+        st.one_of(
+            st.binary(max_size=200),
+            st.lists(st.binary(max_size=9), max_size=5),
+            st.lists(st.binary(max_size=40), max_size=5).map(StringArray.of),
+        ),
+    ),
+    max_size=4,
+)
+parameters = st.dictionaries(
+    st.text(max_size=4),
+    st.one_of(
+        st.booleans().map(lambda value: Parameter("bool_param", value)),
+        st.integers(-(1 << 63), (1 << 63) - 1).map(lambda value: Parameter("int64_param", value)),
+        st.integers(0, (1 << 64) - 1).map(lambda value: Parameter("uint64_param", value)),
+        st.text(max_size=5).map(lambda value: Parameter("string_param", value)),
+        st.floats(allow_nan=False).map(lambda value: Parameter("double_param", value)),
+    ),
+    max_size=3,
+)
+
+
+def as_bytes(data: Any) -> bytes:
+    if isinstance(data, StringArray):
+        data = data.items()
+    if isinstance(data, list):
+        return b"".join(struct.pack("<I", len(item)) + item for item in data)
+    return bytes(data)
+
+
+@thorough
+@given(st.text(max_size=5), st.text(max_size=3), st.text(max_size=5), outputs, parameters,
+       st.booleans())  # fmt: skip
+def test_protobuf_reads_what_was_meant(
+    name: str, version: str, id: str, outputs: list[Any], parameters: Any, stream: bool
+) -> None:
+    expected = pb.ModelInferResponse(model_name=name, model_version=version, id=id)
+    for key, (kind, value) in parameters.items():
+        setattr(expected.parameters[key], kind, value)
+    for output, datatype, shape, data in outputs:
+        expected.outputs.add(name=output, datatype=datatype, shape=shape)
+        expected.raw_output_contents.append(as_bytes(data))
+    written = write_response(name, version, id, outputs, parameters, stream=stream)
+    if stream:
+        assert pb.ModelStreamInferResponse.FromString(written).infer_response == expected
+    else:
+        assert pb.ModelInferResponse.FromString(written) == expected
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3), (300, 300)])
+@pytest.mark.parametrize("dtype", ["?", "i1", "u2", "i8", "f2", "f4", "f8"])
+def test_arrays(shape: tuple[int, ...], dtype: str) -> None:
+    array = np.ones(shape, dtype)
+    written = write_response("m", "1", "", [("a", "X", shape, array)])
+    response = pb.ModelInferResponse.FromString(written)
+    assert response.raw_output_contents[0] == array.tobytes()
+    assert list(response.outputs[0].shape) == list(shape)
+
+
+@given(st.text(max_size=20))
+def test_errors(text: str) -> None:
+    assert pb.ModelStreamInferResponse.FromString(write_error(text)).error_message == text
+
+
+def test_strings_keep_every_byte() -> None:
+    items = [b"", b"\0", b"a\0\0", b"x" * 1000]
+    strings = StringArray.of(items)
+    assert strings.items() == items
+    assert len(strings) == 4
+    assert strings.framed_nbytes == sum(4 + len(item) for item in items)
+    assert StringArray.empty(3).items() == [b"", b"", b""]

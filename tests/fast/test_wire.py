@@ -1,0 +1,310 @@
+"""The wire reader against protobuf's own parser: the same values, the same accept or refuse."""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from kfs._fast import contents
+from kfs._fast.wire import Parameter, Request, read_request
+from kfs._proto import grpc_predict_v2_pb2 as pb
+from kfs.datatypes import DATATYPES
+from kfs.errors import ValueRangeError, WireError
+
+EXAMPLES = int(os.environ.get("KFS_HYPOTHESIS_EXAMPLES", "300"))
+thorough = settings(
+    max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+
+INT32 = st.integers(-(1 << 31), (1 << 31) - 1)
+INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
+UINT32 = st.integers(0, (1 << 32) - 1)
+UINT64 = st.integers(0, (1 << 64) - 1)
+TEXT = st.text(max_size=8)
+
+parameters = st.dictionaries(
+    TEXT,
+    st.one_of(
+        st.builds(pb.InferParameter),
+        st.builds(pb.InferParameter, bool_param=st.booleans()),
+        st.builds(pb.InferParameter, int64_param=INT64),
+        st.builds(pb.InferParameter, string_param=TEXT),
+        st.builds(pb.InferParameter, double_param=st.floats(allow_nan=False)),
+        st.builds(pb.InferParameter, uint64_param=UINT64),
+    ),
+    max_size=3,
+)
+tensor_contents = st.builds(
+    pb.InferTensorContents,
+    bool_contents=st.lists(st.booleans(), max_size=20),
+    int_contents=st.lists(INT32, max_size=20),
+    int64_contents=st.lists(INT64, max_size=20),
+    uint_contents=st.lists(UINT32, max_size=20),
+    uint64_contents=st.lists(UINT64, max_size=20),
+    fp32_contents=st.lists(st.floats(width=32), max_size=20),
+    fp64_contents=st.lists(st.floats(), max_size=20),
+    bytes_contents=st.lists(st.binary(max_size=10), max_size=5),
+)
+inputs = st.builds(
+    pb.ModelInferRequest.InferInputTensor,
+    name=TEXT, datatype=TEXT, shape=st.lists(INT64, max_size=5), parameters=parameters,
+    contents=st.none() | tensor_contents,
+)  # fmt: skip
+requests = st.builds(
+    pb.ModelInferRequest,
+    model_name=TEXT, model_version=TEXT, id=TEXT, parameters=parameters,
+    inputs=st.lists(inputs, max_size=3),
+    outputs=st.lists(
+        st.builds(
+            pb.ModelInferRequest.InferRequestedOutputTensor, name=TEXT, parameters=parameters
+        ),
+        max_size=3,
+    ),
+    raw_input_contents=st.lists(st.binary(max_size=30), max_size=3),
+)  # fmt: skip
+
+
+def check_agreement(data: bytes) -> None:
+    """Both accept and read the same, or both refuse."""
+    try:
+        expected = pb.ModelInferRequest.FromString(data)
+    except DecodeError:
+        with pytest.raises(WireError):
+            read_request(data)
+        return
+    check_values(read_request(data), expected)
+
+
+def check_values(request: Request, expected: pb.ModelInferRequest) -> None:
+    assert request.model_name == expected.model_name
+    assert request.model_version == expected.model_version
+    assert request.id == expected.id
+    check_parameters(request.parameters, expected.parameters)
+    assert list(request.outputs) == [output.name for output in expected.outputs]
+    assert request.n_raw == len(expected.raw_input_contents)
+    for index, raw in enumerate(expected.raw_input_contents):
+        assert bytes(contents.raw_view(request, index)) == raw
+    assert len(request.inputs) == len(expected.inputs)
+    for index, tensor in enumerate(expected.inputs):
+        found = request.inputs[index]
+        assert (found.name, found.datatype) == (tensor.name, tensor.datatype)
+        assert list(found.shape) == list(tensor.shape)
+        assert found.has_contents == tensor.HasField("contents")
+        check_parameters(found.parameters, tensor.parameters)
+        check_contents(request, index, tensor.contents)
+
+
+def check_parameters(found: Any, expected: Any) -> None:
+    assert set(found) == set(expected)
+    for key, parameter in expected.items():
+        kind = parameter.WhichOneof("parameter_choice") or ""
+        value = getattr(parameter, kind) if kind else None
+        if value != value:
+            assert found[key].kind == kind
+            assert found[key].value != found[key].value
+        else:
+            assert found[key] == Parameter(kind, value)
+
+
+def check_contents(request: Request, index: int, expected: pb.InferTensorContents) -> None:
+    for datatype in DATATYPES.values():
+        if not datatype.field:
+            continue
+        values = getattr(expected, datatype.field)
+        assert contents.count(request, index, datatype.field_number) == len(values)
+        if datatype.name == "BYTES":
+            if not request.n_raw:
+                assert [bytes(v) for v in contents.bytes_items(request, index)] == list(values)
+            continue
+        check_numbers(request, index, datatype.name, list(values))
+
+
+def check_numbers(request: Request, index: int, name: str, values: list[Any]) -> None:
+    dtype = np.dtype(DATATYPES[name].numpy)
+    if dtype.kind in "iu" and any(
+        not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max for value in values
+    ):
+        first = next(i for i, v in enumerate(values)
+                     if not np.iinfo(dtype).min <= v <= np.iinfo(dtype).max)  # fmt: skip
+        with pytest.raises(ValueRangeError) as caught:
+            contents.contents_view(request, index, name)
+        assert (caught.value.index, caught.value.value) == (first, values[first])
+        return
+    view = contents.contents_view(request, index, name)
+    if dtype.kind == "f":  # compared as numbers: protobuf may not keep the payload of a NaN
+        assert np.array_equal(np.frombuffer(view, dtype), np.array(values, dtype), equal_nan=True)
+    else:
+        assert bytes(view) == np.array(values, dtype).tobytes()
+
+
+@thorough
+@given(requests)
+def test_what_protobuf_writes_is_read_back(message: pb.ModelInferRequest) -> None:
+    check_agreement(message.SerializeToString())
+
+
+@settings(thorough, max_examples=max(EXAMPLES // 5, 20))
+@given(requests)
+def test_every_truncation(message: pb.ModelInferRequest) -> None:
+    data = message.SerializeToString()
+    for end in range(len(data)):
+        check_agreement(data[:end])
+
+
+@thorough
+@given(requests, st.data())
+def test_mutations(message: pb.ModelInferRequest, data: st.DataObject) -> None:
+    wire = bytearray(message.SerializeToString())
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(wire)))
+        junk = data.draw(st.binary(max_size=3))
+        wire[at : at + data.draw(st.integers(0, 3))] = junk
+    check_agreement(bytes(wire))
+
+
+@thorough
+@given(st.lists(requests.map(lambda m: m.SerializeToString()), min_size=2, max_size=3))
+def test_messages_one_after_the_other_are_merged(parts: list[bytes]) -> None:
+    check_agreement(b"".join(parts))
+
+
+@thorough
+@given(st.binary(max_size=40))
+@example(b"")
+def test_any_bytes(data: bytes) -> None:
+    check_agreement(data)
+
+
+def varint(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def delimited(field: int, data: bytes) -> bytes:
+    return varint(field << 3 | 2) + varint(len(data)) + data
+
+
+def in_contents(data: bytes) -> bytes:
+    return delimited(5, delimited(5, data))
+
+
+def nested_groups(depth: int) -> bytes:
+    return b"\x5b" * depth + b"\x5c" * depth
+
+
+LEGAL_OR_NOT = {
+    "unpacked floats": in_contents(b"\x35" + struct.pack("<f", 1.5) + b"\x35\0\0\0\x80"),
+    "packed in two chunks": in_contents(delimited(3, b"\x01\x02") + delimited(3, b"\x03")),
+    "packed and unpacked": in_contents(delimited(2, b"\x01\x02") + b"\x10\x05"),
+    "two chunks of floats": in_contents(delimited(6, b"\0" * 8) + delimited(6, b"\1" * 4)),
+    "bools of two bytes": in_contents(delimited(1, b"\x80\x01\x02\x00\x80\x00")),
+    "int32 with high bits": in_contents(delimited(2, varint((1 << 40) + 5))),
+    "uint32 with high bits": in_contents(delimited(4, varint((1 << 35) + 7))),
+    "packed floats of 7 bytes": in_contents(delimited(6, b"\0" * 7)),
+    "packed varints cut off": in_contents(delimited(3, b"\x01\x80")),
+    "packed varint of 10 bytes": in_contents(delimited(3, b"\xff" * 9 + b"\x7f")),
+    "packed varint of 11 bytes": in_contents(delimited(3, b"\xff" * 10 + b"\x01")),
+    "long run before short ones": in_contents(delimited(3, b"\x01" * 16 + b"\x80" * 12 + b"\x01")),
+    "bytes contents as varint": in_contents(b"\x40\x05"),
+    "shape unpacked": delimited(5, b"\x18\x02\x18\x03" + delimited(3, b"\x04")),
+    "shape as fixed64": delimited(5, b"\x19" + b"\0" * 8),
+    "contents twice": delimited(5, delimited(5, delimited(6, b"\0" * 4)) * 2),
+    "empty contents": in_contents(b""),
+    "name as varint": b"\x08\x05",
+    "name twice": delimited(1, b"a") + delimited(1, b"b"),
+    "name not UTF-8": delimited(1, b"\xff"),
+    "name with a surrogate": delimited(1, b"\xed\xa0\x80"),
+    "name overlong": delimited(1, b"\xc0\x80"),
+    "version not UTF-8": delimited(2, b"\xc3"),
+    "parameter key not UTF-8": delimited(4, delimited(1, b"\xff")),
+    "string parameter not UTF-8": delimited(4, delimited(2, delimited(3, b"\xff"))),
+    "parameter without key": delimited(4, delimited(2, b"\x10\x05")),
+    "parameter without value": delimited(4, delimited(1, b"k")),
+    "parameter chosen twice": delimited(4, delimited(2, b"\x08\x01") + delimited(2, b"\x10\x05")),
+    "parameter merged with nothing": delimited(4, delimited(2, b"\x08\x01") + delimited(2, b"")),
+    "parameter of an output not UTF-8": delimited(6, delimited(2, delimited(1, b"\xff"))),
+    "unknown fields": b"\x78\x05" + b"\x79" + b"\0" * 8 + b"\x7d" + b"\0" * 4 + delimited(15, b"x"),
+    "unknown field with a large number": varint((1 << 29) - 1 << 3) + b"\x01",
+    "tag over 32 bits": varint(1 << 35) + b"\x01",
+    "tag in too many bytes": b"\x8a\x80\x80\x80\x80\x00\x01a",
+    "tag overlong": b"\x8a\x80\x80\x80\x00\x01a",
+    "length overlong": b"\x0a\x81\x80\x80\x80\x00a",
+    "length in too many bytes": b"\x0a\x81\x80\x80\x80\x80\x00a",
+    "length of 2 GiB": b"\x0a\xff\xff\xff\xff\x07",
+    "length of 4 GiB": b"\x0a\xff\xff\xff\xff\x0f",
+    "length of 2^64-1": b"\x0a" + b"\xff" * 9 + b"\x01",
+    "field number 0": b"\x00\x01",
+    "field number 0, delimited": b"\x02\x00",
+    "wire type 6": b"\x0e",
+    "wire type 7": b"\x7f",
+    "group": b"\x5b\x08\x01\x5c",
+    "group with a group": b"\x5b\x63\x64\x5c",
+    "group without end": b"\x5b\x08\x01",
+    "group with another end": b"\x5b\x64",
+    "lone end": b"\x5c",
+    "lone end in a tensor": delimited(5, b"\x5c"),
+    "group as a known field": b"\x0b\x0c",
+    "groups 99 deep": nested_groups(99),
+    "groups 100 deep": nested_groups(100),
+    "groups 101 deep": nested_groups(101),
+    "groups 99 deep in a tensor": delimited(5, nested_groups(99)),
+    "groups 100 deep in a tensor": delimited(5, nested_groups(100)),
+    "groups 98 deep in contents": in_contents(nested_groups(98)),
+    "groups 99 deep in contents": in_contents(nested_groups(99)),
+    "groups 98 deep in a parameter": delimited(4, delimited(2, nested_groups(98))),
+    "groups 99 deep in a parameter": delimited(4, delimited(2, nested_groups(99))),
+    "groups 97 deep in a tensor's parameter": delimited(
+        5, delimited(4, delimited(2, nested_groups(97)))
+    ),
+    "groups 98 deep in a tensor's parameter": delimited(
+        5, delimited(4, delimited(2, nested_groups(98)))
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LEGAL_OR_NOT)
+def test_odd_wires(case: str) -> None:
+    check_agreement(LEGAL_OR_NOT[case])
+
+
+@pytest.mark.parametrize(
+    ("data", "path", "offset"),
+    [
+        (b"\x0a\x05ab", "model_name", 2),
+        (delimited(1, b"ok") + delimited(2, b"v\xff"), "model_version", 7),
+        (delimited(5, b"") + delimited(5, b"\x0a\x09"), "inputs[1].name", 6),
+        (in_contents(delimited(6, b"\0" * 7)), "inputs[0].contents.fp32_contents", 6),
+        (in_contents(delimited(3, b"\x01\x80")), "inputs[0].contents.int64_contents", 8),
+        (delimited(6, delimited(1, b"\xff")), "outputs[0].name", 4),
+    ],
+)
+def test_a_fault_has_a_path_and_an_offset(data: bytes, path: str, offset: int) -> None:
+    with pytest.raises(WireError) as caught:
+        read_request(data)
+    assert (caught.value.path, caught.value.offset) == (path, offset)
+
+
+@thorough
+@given(st.lists(st.binary(max_size=9), max_size=6), st.binary(max_size=3))
+def test_raw_framing(items: list[bytes], tail: bytes) -> None:
+    framed = b"".join(struct.pack("<I", len(item)) + item for item in items) + tail
+    data = pb.ModelInferRequest(inputs=[{}], raw_input_contents=[framed]).SerializeToString()
+    request = read_request(data)
+    if tail and tail != b"":
+        assert contents.raw_item_count(request, 0) == -1
+        return
+    assert contents.raw_item_count(request, 0) == len(items)
+    assert [bytes(view) for view in contents.bytes_items(request, 0)] == items
+    longest = max(map(len, items), default=0)
+    assert contents.bytes_lengths_max(request, 0) == longest
+    rows = bytes(contents.padded_rows(request, 0, longest + 1))
+    assert rows == b"".join(item.ljust(longest + 1, b"\0") for item in items)

@@ -1,0 +1,46 @@
+"""The generated messages, against the definition they are generated from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from google.protobuf import descriptor_pb2
+from kfs._proto import grpc_predict_v2_pb2 as pb
+
+PROTO = Path(__file__).parents[1] / "proto"
+
+
+def test_generated_code_is_not_stale(tmp_path: Path) -> None:
+    """Regenerate with `python proto/generate.py` when this fails."""
+    protoc = pytest.importorskip("grpc_tools.protoc")
+    described = tmp_path / "described.pb"
+    protoc.main(
+        ["", f"-I{PROTO}", f"--descriptor_set_out={described}", "grpc_predict_v2.proto"]
+    )
+    files = descriptor_pb2.FileDescriptorSet.FromString(described.read_bytes())
+    generated = descriptor_pb2.FileDescriptorProto.FromString(pb.DESCRIPTOR.serialized_pb)
+    forget_json_names(files.file[0].message_type)  # protoc writes them into this form only
+    assert files.file[0] == generated
+
+
+def forget_json_names(messages: Iterable[descriptor_pb2.DescriptorProto]) -> None:
+    for message in messages:
+        for field in message.field:
+            field.ClearField("json_name")
+        forget_json_names(message.nested_type)
+
+
+def test_the_messages_live_beside_those_of_tritonclient() -> None:
+    from tritonclient.grpc import service_pb2
+
+    theirs = service_pb2.ModelInferRequest(model_name="m", id="1")
+    theirs.parameters["priority"].uint64_param = 3
+    theirs.parameters["scale"].double_param = 0.5
+    ours = pb.ModelInferRequest.FromString(theirs.SerializeToString())
+    assert ours.parameters["priority"].uint64_param == 3
+    assert ours.parameters["scale"].double_param == 0.5
+    assert ours.SerializeToString(deterministic=True) == theirs.SerializeToString(
+        deterministic=True
+    )

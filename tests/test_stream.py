@@ -1,0 +1,96 @@
+"""ModelStreamInfer on a model: each message is one inference, answered in order."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+
+import grpc
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+from wire import Stub, infer_request
+
+
+def numbered(number: int, **changes: object) -> object:
+    values = np.full((1, 10), number, np.float32)
+    arguments = {"raw": values.tobytes(), "id": str(number), **changes}
+    return infer_request("dummy", **arguments)
+
+
+def test_answers_come_in_order(stub: Stub) -> None:
+    answers = list(stub.stream(numbered(number) for number in range(50)))
+    assert [answer.infer_response.id for answer in answers] == [str(n) for n in range(50)]
+    for number, answer in enumerate(answers):
+        data = np.frombuffer(answer.infer_response.raw_output_contents[0], np.float32)
+        assert np.array_equal(data, np.full(10, number + 1))
+        assert not answer.error_message
+
+
+@pytest.mark.parametrize(
+    ("bad", "text"),
+    [
+        (numbered(1, shape=[1, 11]), "Invalid input shape - Expected: (1,10); Actual: (1,11)"),
+        (numbered(1, raw=b"1234"), "Invalid content size of tensor proto - Expected: 40 bytes"),
+        (numbered(1, version="2"), "Subsequent request with incorrect servable version"),
+        (numbered(1, version="x"), "invalid model version format in request"),
+        (infer_request("strings"), "Subsequent request with incorrect servable name"),
+        (b"\x0a\x05ab", "Malformed message - model_name at byte 2"),
+    ],
+)
+def test_a_bad_message_is_answered_in_band_and_the_stream_goes_on(
+    stub: Stub, bad: object, text: str
+) -> None:
+    first, error, last = stub.stream([numbered(0), bad, numbered(2)])
+    assert first.infer_response.id == "0"
+    assert error.error_message.startswith(text)
+    assert not error.HasField("infer_response")
+    assert last.infer_response.id == "2"
+
+
+def test_a_stream_on_nothing_that_is_served_ends_with_a_status(stub: Stub) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        list(stub.stream([infer_request("nope")]))
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_a_stream_without_messages_ends_well(stub: Stub) -> None:
+    assert list(stub.stream([])) == []
+
+
+def test_each_answer_comes_before_the_next_request(stub: Stub) -> None:
+    requests: queue.SimpleQueue[object | None] = queue.SimpleQueue()
+
+    def sent() -> Iterator[object]:
+        while (request := requests.get()) is not None:
+            yield request
+
+    answers = stub.stream(sent())
+    for number in range(5):
+        requests.put(numbered(number))
+        assert next(answers).infer_response.id == str(number)
+    requests.put(None)
+    assert list(answers) == []
+
+
+def test_tritonclient_streams(client: triton.InferenceServerClient) -> None:
+    answers: queue.SimpleQueue[tuple[object, object]] = queue.SimpleQueue()
+    client.start_stream(lambda result, error: answers.put((result, error)))
+    tensor = triton.InferInput("b", [1, 10], "FP32")
+    tensor.set_data_from_numpy(np.zeros((1, 10), np.float32))
+    for number in range(3):
+        client.async_stream_infer("dummy", [tensor], request_id=str(number))
+    for number in range(3):
+        result, error = answers.get(timeout=30)
+        assert error is None
+        assert result.get_response().id == str(number)
+    client.stop_stream()
+
+
+def test_many_streams_that_are_dropped_leave_the_server_serving(stub: Stub) -> None:
+    for _ in range(100):
+        call = stub.stream(iter([numbered(0), numbered(1)]))
+        next(call)
+        call.cancel()
+    answer, = stub.stream([numbered(3)])
+    assert answer.infer_response.id == "3"
