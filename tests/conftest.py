@@ -9,9 +9,10 @@ import grpc
 import models
 import pytest
 import tritonclient.grpc as triton
+from wire import Stub
+
 from kfs.cli.app import Server
 from kfs.settings import ModelSettings, ServerSettings
-from wire import Stub
 
 ServeModels = Callable[..., Server]
 

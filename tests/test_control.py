@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import models
+from pathlib import Path
+
 import grpc
+import models
 import pytest
 import tritonclient.grpc as triton
 from conftest import ServeModels, loopback
@@ -11,11 +13,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
+from wire import Stub, infer_request
+
 from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.cli.app import Server
 from kfs.settings import ModelSettings
-from pathlib import Path
-from wire import Stub, infer_request
 
 
 def test_the_server_is_live_and_ready(client: triton.InferenceServerClient) -> None:

@@ -6,9 +6,10 @@ import models
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from wire import Stub, infer_request
+
 from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.datatypes import DATATYPES
-from wire import Stub, infer_request
 
 NUMBERS = np.arange(10, dtype=np.float32).reshape(1, 10)
 
@@ -116,7 +117,9 @@ def test_outputs_are_those_asked_for_in_that_order(
 def test_an_input_sent_twice_is_a_missing_one(stub: Stub) -> None:
     request = two_inputs()
     request.inputs[1].name = "input2"
-    with pytest.raises(Exception, match="Missing input with specific name - Required input: input1"):
+    with pytest.raises(
+        Exception, match="Missing input with specific name - Required input: input1"
+    ):
         stub.ModelInfer(request, timeout=30)
 
 
@@ -144,7 +147,9 @@ def test_no_strings_at_all(stub: Stub) -> None:
 
 
 def test_strings_to_a_matrix_of_bytes_become_padded_rows(stub: Stub) -> None:
-    request = infer_request("identity_UINT8", "input", "BYTES", [2], bytes_contents=[b"abcd", b"ab"])
+    request = infer_request(
+        "identity_UINT8", "input", "BYTES", [2], bytes_contents=[b"abcd", b"ab"]
+    )
     response = stub.ModelInfer(request, timeout=30)
     assert list(response.outputs[0].shape) == [2, 5]
     assert response.raw_output_contents[0] == b"abcd\0ab\0\0\0"

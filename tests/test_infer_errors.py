@@ -5,8 +5,9 @@ from __future__ import annotations
 import grpc
 import numpy as np
 import pytest
-from kfs._proto import grpc_predict_v2_pb2 as pb
 from wire import Stub, infer_request
+
+from kfs._proto import grpc_predict_v2_pb2 as pb
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
@@ -190,7 +191,9 @@ GOLDEN = {
     "unknown output": (
         pb.ModelInferRequest(
             model_name="dummy",
-            inputs=[pb.ModelInferRequest.InferInputTensor(name="b", datatype="FP32", shape=[1, 10])],
+            inputs=[
+                pb.ModelInferRequest.InferInputTensor(name="b", datatype="FP32", shape=[1, 10])
+            ],
             outputs=[pb.ModelInferRequest.InferRequestedOutputTensor(name="nope")],
             raw_input_contents=[TEN],
         ),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import descriptor_pb2
+
 from kfs._proto import grpc_predict_v2_pb2 as pb
 
 PROTO = Path(__file__).parents[1] / "proto"
@@ -16,9 +17,7 @@ def test_generated_code_is_not_stale(tmp_path: Path) -> None:
     """Regenerate with `python proto/generate.py` when this fails."""
     protoc = pytest.importorskip("grpc_tools.protoc")
     described = tmp_path / "described.pb"
-    protoc.main(
-        ["", f"-I{PROTO}", f"--descriptor_set_out={described}", "grpc_predict_v2.proto"]
-    )
+    protoc.main(["", f"-I{PROTO}", f"--descriptor_set_out={described}", "grpc_predict_v2.proto"])
     files = descriptor_pb2.FileDescriptorSet.FromString(described.read_bytes())
     generated = descriptor_pb2.FileDescriptorProto.FromString(pb.DESCRIPTOR.serialized_pb)
     forget_json_names(files.file[0].message_type)  # protoc writes them into this form only

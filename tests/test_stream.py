@@ -92,5 +92,5 @@ def test_many_streams_that_are_dropped_leave_the_server_serving(stub: Stub) -> N
         call = stub.stream(iter([numbered(0), numbered(1)]))
         next(call)
         call.cancel()
-    answer, = stub.stream([numbered(3)])
+    (answer,) = stub.stream([numbered(3)])
     assert answer.infer_response.id == "3"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 import grpc
+
 from kfs._proto import grpc_predict_v2_pb2 as pb
 
 SERVICE = "/inference.GRPCInferenceService/"
@@ -23,7 +24,9 @@ class Stub:
                      "ModelInfer"):  # fmt: skip
             answer = getattr(pb, f"{name}Response")
             call = channel.unary_unary(
-                SERVICE + name, request_serializer=_to_bytes, response_deserializer=answer.FromString
+                SERVICE + name,
+                request_serializer=_to_bytes,
+                response_deserializer=answer.FromString,
             )
             setattr(self, name, call)
         self._stream = channel.stream_stream(

@@ -41,9 +41,7 @@ MODEL_VERSION_RETIRED = Status(Code.NOT_FOUND, "Model with requested version is 
 MODEL_VERSION_NOT_LOADED_YET = Status(
     Code.UNAVAILABLE, "Model with requested version is not loaded yet"
 )
-INVALID_VERSION_FORMAT = Status(
-    Code.INVALID_ARGUMENT, "invalid model version format in request"
-)
+INVALID_VERSION_FORMAT = Status(Code.INVALID_ARGUMENT, "invalid model version format in request")
 
 INVALID_INPUT_COUNT = Status(Code.INVALID_ARGUMENT, "Invalid number of inputs")
 MISSING_INPUT = Status(Code.INVALID_ARGUMENT, "Missing input with specific name")
@@ -73,9 +71,7 @@ UNSUPPORTED_LAYOUT = Status(
     Code.INVALID_ARGUMENT,
     "Received binary image input but resource not configured to accept NHWC layout",
 )
-INVALID_CHANNEL_COUNT = Status(
-    Code.INVALID_ARGUMENT, "Invalid number of channels in binary input"
-)
+INVALID_CHANNEL_COUNT = Status(Code.INVALID_ARGUMENT, "Invalid number of channels in binary input")
 RESOLUTION_MISMATCH = Status(
     Code.INVALID_ARGUMENT,
     "Binary input images for this endpoint are required to have the same resolution",

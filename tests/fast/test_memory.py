@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+
 from kfs._fast import contents
 from kfs._fast.memory import TensorView
 from kfs._fast.response import reserve_response, write_response

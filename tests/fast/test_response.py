@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from kfs._fast.response import write_error, write_response
 from kfs._fast.strings import StringArray
 from kfs._fast.wire import Parameter
 from kfs._proto import grpc_predict_v2_pb2 as pb
 
-thorough = settings(max_examples=int(os.environ.get("KFS_HYPOTHESIS_EXAMPLES", "300")), deadline=None)
+thorough = settings(
+    max_examples=int(os.environ.get("KFS_HYPOTHESIS_EXAMPLES", "300")), deadline=None
+)
 
 outputs = st.lists(
     st.tuples(

@@ -11,6 +11,7 @@ import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+
 from kfs._fast import contents
 from kfs._fast.wire import Parameter, Request, read_request
 from kfs._proto import grpc_predict_v2_pb2 as pb

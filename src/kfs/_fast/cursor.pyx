@@ -12,7 +12,6 @@ cdef Status skip_field(Cursor* c, uint32_t field, uint32_t wire_type, int depth)
     """
     cdef Cursor span
     cdef uint64_t value
-    cdef Status status
     if wire_type == VARINT:
         return read_varint(c, &value)
     if wire_type == FIXED64:

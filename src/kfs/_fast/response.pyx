@@ -13,7 +13,7 @@ from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from kfs._fast.memory cimport TensorView, view_of
+from kfs._fast.memory cimport view_of
 from kfs._fast.strings cimport StringArray
 
 # Copies of more bytes than this are made without the GIL.
@@ -135,7 +135,6 @@ cdef class Output:
         return to
 
     cdef int put_data(self, char* to) except -1:
-        cdef uint32_t size
         if self.has_buffer:
             if self.nbytes > LONG_COPY:
                 with nogil:

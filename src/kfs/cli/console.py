@@ -52,4 +52,6 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     print(title)
     widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
     for row in [columns, *rows]:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )

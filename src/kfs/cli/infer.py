@@ -109,8 +109,7 @@ def _add_array(
     declared = {tensor.name: tensor.datatype for tensor in metadata.inputs}
     if not equals or name not in declared:
         raise click.UsageError(
-            f"--input {option}: expected NAME=FILE.npy with one of the inputs "
-            f"{', '.join(declared)}"
+            f"--input {option}: expected NAME=FILE.npy with one of the inputs {', '.join(declared)}"
         )
     try:
         array = np.load(_existing(file), allow_pickle=False)
@@ -146,9 +145,7 @@ def _array(datatype: str, shape: Sequence[int], data: bytes) -> Array:
     return array.reshape(tuple(shape))
 
 
-def _as_text(
-    response: pb.ModelInferResponse, arrays: dict[str, tuple[str, Array]]
-) -> str:
+def _as_text(response: pb.ModelInferResponse, arrays: dict[str, tuple[str, Array]]) -> str:
     import numpy as np
 
     lines = [f"{response.model_name}, version {response.model_version}"]
@@ -162,9 +159,7 @@ def _as_text(
     return "\n".join(lines)
 
 
-def _as_json(
-    response: pb.ModelInferResponse, arrays: dict[str, tuple[str, Array]]
-) -> str:
+def _as_json(response: pb.ModelInferResponse, arrays: dict[str, tuple[str, Array]]) -> str:
     outputs = [
         {"name": name, "datatype": datatype, "shape": list(array.shape), "data": _plain(array)}
         for name, (datatype, array) in arrays.items()

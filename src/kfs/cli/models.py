@@ -45,7 +45,7 @@ def _describe(client: Client, name: str) -> dict[str, Any]:
         metadata = client.metadata(name)
     except grpc.RpcError as error:
         if error.code() not in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE) or (
-            "Model" not in error.details()
+            "Model" not in str(error.details())
         ):
             raise
         row["error"] = error.details()

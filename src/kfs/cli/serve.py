@@ -114,9 +114,7 @@ def _parse_arguments(
     return arguments
 
 
-def _parse_addresses(
-    context: click.Context, option: click.Parameter, text: str
-) -> tuple[str, ...]:
+def _parse_addresses(context: click.Context, option: click.Parameter, text: str) -> tuple[str, ...]:
     addresses = tuple(address.strip() for address in text.split(","))
     if not all(addresses):
         raise click.BadParameter(f"expected addresses with commas between; found {text!r}")
@@ -147,7 +145,7 @@ def _parse_poll_wait(context: click.Context, option: click.Parameter, seconds: i
               callback=_parse_addresses,
               help="Addresses to listen on, with commas between.")  # fmt: skip
 @click.option("--nireq", type=click.IntRange(0, 100_000), default=0,
-              help="Infer requests, so inferences at a time; 0 lets the device choose.")  # fmt: skip
+              help="Inferences at a time; 0 lets the device choose.")  # fmt: skip
 @click.option("--target_device", default="CPU", show_default=True, help="An OpenVINO device.")
 @click.option("--plugin_config", callback=_parse_plugin_config,
               help="OpenVINO properties as a JSON object. Low latency is the default.")  # fmt: skip
@@ -164,7 +162,7 @@ def _parse_poll_wait(context: click.Context, option: click.Parameter, seconds: i
 @click.option("--grpc_workers", "--workers", type=int, default=1, callback=_parse_workers,
               expose_value=False, help="Server processes on the port; only 1 yet.")  # fmt: skip
 @click.option("--file_system_poll_wait_seconds", type=int, default=0, callback=_parse_poll_wait,
-              expose_value=False, help="How often to look for changes; only 0, never, yet.")  # fmt: skip
+              expose_value=False, help="Seconds between looks for changes; only 0.")  # fmt: skip
 @_refused_flags
 def serve(
     *,

@@ -11,7 +11,7 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-class _Servicer(health.HealthServicer):
+class _Servicer(health.HealthServicer):  # type: ignore[misc]  # the package has no types
     """grpcio's servicer with the method List, which it has not."""
 
     def __init__(self) -> None:

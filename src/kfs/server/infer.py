@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, cast
 
 from kfs import errors
 from kfs._fast.response import write_error, write_response
@@ -15,6 +16,11 @@ from kfs.servables.base import CallContext, Servable
 from kfs.servables.binding import select_outputs
 from kfs.signature import TensorSpec
 from kfs.tensors.arrays import StringTensor, Tensor, cut_rows
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from kfs._fast.response import OutputData
 
 _log = logging.getLogger("kfs.server")
 
@@ -126,10 +132,10 @@ def _answer(
     )
 
 
-def _output(spec: TensorSpec, tensor: Tensor) -> tuple[str, str, tuple[int, ...], object]:
+def _output(spec: TensorSpec, tensor: Tensor) -> tuple[str, str, tuple[int, ...], OutputData]:
     """What the response says of one output: name, datatype, shape and data."""
     if isinstance(tensor, StringTensor):
         return spec.name, "BYTES", tensor.shape, tensor.strings
     if spec.datatype is _UINT8 and tensor.ndim == 2 and spec.name.lower().endswith("_string"):
         return spec.name, "BYTES", tensor.shape[:1], cut_rows(tensor)
-    return spec.name, spec.datatype.name, tensor.shape, tensor
+    return spec.name, spec.datatype.name, tensor.shape, cast("Buffer", tensor)

@@ -17,12 +17,14 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from kfs import errors
 from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.errors import ServingError
+from kfs.servables.base import CallContext
 from kfs.server.control import ControlHandler
 from kfs.server.health import Health
 from kfs.server.infer import InferHandler
 from kfs.server.status import abort
-from kfs.servables.base import CallContext
 from kfs.settings import MAX_MESSAGE_NBYTES, ServerSettings
+
+Handler = Any  # grpc.RpcMethodHandler, which takes type arguments in its stub alone
 
 SERVICE = "inference.GRPCInferenceService"
 
@@ -75,7 +77,7 @@ def _call_context(context: grpc.ServicerContext) -> CallContext:
     return CallContext(context.is_active, deadline)
 
 
-def _infer_methods(handler: InferHandler) -> dict[str, grpc.RpcMethodHandler]:
+def _infer_methods(handler: InferHandler) -> dict[str, Handler]:
     """Raw bytes in and out: gRPC is not told how to parse, the handler reads by itself."""
 
     def infer(data: bytes, context: grpc.ServicerContext) -> bytes:
@@ -87,7 +89,7 @@ def _infer_methods(handler: InferHandler) -> dict[str, grpc.RpcMethodHandler]:
     def stream(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         try:
             yield from handler.stream(messages, lambda: _call_context(context))
-        except Exception as error:
+        except Exception:
             # A client that has gone ends the iteration over its messages with an error.
             if not context.is_active():
                 error = ServingError(errors.CANCELLED)
@@ -99,7 +101,7 @@ def _infer_methods(handler: InferHandler) -> dict[str, grpc.RpcMethodHandler]:
     }
 
 
-def _control_methods(handler: ControlHandler) -> dict[str, grpc.RpcMethodHandler]:
+def _control_methods(handler: ControlHandler) -> dict[str, Handler]:
     return {
         "ServerLive": _unary(handler.server_live, pb.ServerLiveRequest),
         "ServerReady": _unary(handler.server_ready, pb.ServerReadyRequest),
@@ -109,7 +111,7 @@ def _control_methods(handler: ControlHandler) -> dict[str, grpc.RpcMethodHandler
     }
 
 
-def _unary(answer: Callable[[Any], Message], kind: type[Message]) -> grpc.RpcMethodHandler:
+def _unary(answer: Callable[[Any], Message], kind: type[Message]) -> Handler:
     """A method on messages, parsed inside the handler so that a malformed one gets its status."""
 
     def method(data: bytes, context: grpc.ServicerContext) -> bytes:
@@ -125,6 +127,4 @@ def _parse(data: bytes, kind: type[Message]) -> Message:
     try:
         return kind.FromString(data)
     except DecodeError as error:
-        raise ServingError(
-            errors.MALFORMED_MESSAGE, f"{kind.DESCRIPTOR.name}: {error}"
-        ) from None
+        raise ServingError(errors.MALFORMED_MESSAGE, f"{kind.DESCRIPTOR.name}: {error}") from None

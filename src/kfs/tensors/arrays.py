@@ -33,7 +33,9 @@ TensorMap = dict[str, Tensor]
 
 def array_over(view: TensorView, datatype: Datatype, shape: tuple[int, ...]) -> Array:
     """A numpy array on the memory of `view`, without a copy; the array keeps the view alive."""
-    return np.ndarray(shape, datatype.numpy, view)
+    # numpy lists types of its own where it takes any buffer.
+    array: Array = np.ndarray(shape, datatype.numpy, view)  # type: ignore[arg-type]
+    return array
 
 
 def cut_rows(rows: Array) -> list[bytes]:

@@ -116,7 +116,7 @@ def _decoded(items: Sequence[Buffer]) -> Iterator[Array | None]:
 
 
 def _decode(item: Buffer) -> Array | None:
-    data = np.frombuffer(item, np.uint8)
+    data = np.frombuffer(item, np.uint8)  # type: ignore[call-overload]
     if not data.size:
         return None
     try:
@@ -153,8 +153,7 @@ class _Batch:
         self._n_channels = first.shape[2]
         self._check_channels(first, 0)
         self._target = tuple(
-            _clamp(dim, size)
-            for dim, size in zip(spec.shape[-3:-1], first.shape[:2], strict=True)
+            _clamp(dim, size) for dim, size in zip(spec.shape[-3:-1], first.shape[:2], strict=True)
         )
         self._convert = _conversion(spec)
         demultiplexed = (1,) * (len(spec.shape) - 4)
@@ -206,11 +205,7 @@ class _Batch:
 def _resizes(spec: TensorSpec) -> bool:
     """Only when height and width have bounds, and the layout says where they are."""
     height, width = spec.shape[-3:-1]
-    return (
-        not height.is_any
-        and not width.is_any
-        and spec.layout in ("NHWC", "N?HWC", "...")
-    )
+    return not height.is_any and not width.is_any and spec.layout in ("NHWC", "N?HWC", "...")
 
 
 def _clamp(dim: Dim, size: int) -> int:

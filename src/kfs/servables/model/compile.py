@@ -13,7 +13,7 @@ import openvino as ov
 
 from kfs.datatypes import from_openvino
 from kfs.errors import ModelLoadError
-from kfs.servables.model.source import TensorNames, find_model_file, read_tensor_names
+from kfs.servables.model.source import find_model_file, read_tensor_names
 from kfs.settings import ModelSettings, PluginValue
 from kfs.signature import Dim, Signature, TensorSpec
 
@@ -89,9 +89,7 @@ def _specs(
     return specs
 
 
-def _spec(
-    port: Any, index: int, aliases: Mapping[str, str], path: Path, kind: str
-) -> TensorSpec:
+def _spec(port: Any, index: int, aliases: Mapping[str, str], path: Path, kind: str) -> TensorSpec:
     names = sorted(port.names, key=str.encode)
     if not names and kind == "input":
         raise ModelLoadError(f"{path}: input {index} has no name, so no request could send it")
@@ -129,5 +127,3 @@ def is_alias_safe(device: str) -> bool:
     True on CPU, where it was tested; other plugins may need aligned or device memory.
     """
     return device == "CPU"
-
-

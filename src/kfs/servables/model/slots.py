@@ -73,7 +73,8 @@ class Slot:
 
 def _string_tensor(strings: StringArray, shape: tuple[int, ...]) -> ov.Tensor:
     """An OpenVINO tensor over `strings`, which must outlive it."""
-    return ov.Tensor(np.frombuffer(strings, np.uint8), ov.Shape(shape), ov.Type.string)
+    memory = np.frombuffer(strings, np.uint8)  # type: ignore[call-overload]
+    return ov.Tensor(memory, ov.Shape(shape), ov.Type.string)
 
 
 def _read_strings(tensor: ov.Tensor) -> StringTensor:

@@ -84,9 +84,7 @@ def read_tensor_names(folder: Path) -> TensorNames:
         raise ModelLoadError(f"{path}: {error}") from None
     if not isinstance(document, dict):
         raise ModelLoadError(f"{path}: expected an object with inputs and outputs")
-    return TensorNames(
-        _names(document, "inputs", path), _names(document, "outputs", path)
-    )
+    return TensorNames(_names(document, "inputs", path), _names(document, "outputs", path))
 
 
 def _names(document: Mapping[str, object], key: str, path: Path) -> dict[str, str]:
