@@ -89,11 +89,9 @@ def _infer_methods(handler: InferHandler) -> dict[str, Handler]:
     def stream(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         try:
             yield from handler.stream(messages, lambda: _call_context(context))
-        except Exception:
+        except Exception as error:
             # A client that has gone ends the iteration over its messages with an error.
-            if not context.is_active():
-                error = ServingError(errors.CANCELLED)
-            abort(context, error)
+            abort(context, error if context.is_active() else ServingError(errors.CANCELLED))
 
     return {
         "ModelInfer": grpc.unary_unary_rpc_method_handler(infer),
