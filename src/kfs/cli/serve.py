@@ -55,7 +55,7 @@ REFUSED = {
     "low_latency_transformation": _NO_STATE,
     "max_sequence_number": _NO_STATE,
 }
-_VALUELESS = ("allow_credentials", "pull", "list_models", "stateful", "low_latency_transformation",
+VALUELESS = ("allow_credentials", "pull", "list_models", "stateful", "low_latency_transformation",
               "verbose_response", "overwrite_models")  # fmt: skip
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -72,7 +72,7 @@ def _refused_flags(command: _Command) -> _Command:
     """Understand the flags, so that they are refused by name and not as unknown."""
     for name in [*NOT_YET, *REFUSED]:
         command = click.option(
-            f"--{name}", is_flag=name in _VALUELESS, default=None, hidden=name in REFUSED,
+            f"--{name}", is_flag=name in VALUELESS, default=None, hidden=name in REFUSED,
             callback=_refuse, expose_value=False, help="Not served yet.",
         )(command)  # fmt: skip
     return click.option(
