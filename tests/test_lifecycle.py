@@ -1,0 +1,209 @@
+"""Deadlines, cancellation, slots and stopping; and what is loaded from disk."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import models
+import numpy as np
+import pytest
+from conftest import ServeModels, loopback
+from openvino import opset13 as op
+from wire import Stub, infer_request
+
+from kfs import errors
+from kfs.cli.app import Server, StartError
+from kfs.errors import ModelLoadError, ServingError
+from kfs.servables.base import CallContext
+from kfs.servables.model import Model
+from kfs.settings import ModelSettings
+
+ONES = np.ones((1, 10), np.float32)
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that takes a good part of a second: a long chain of products of matrices."""
+    folder = tmp_path_factory.mktemp("slow")
+    b = models.parameter("b", [600, 600], "f32")
+    node = b
+    for _ in range(400):
+        node = op.tanh(op.matmul(node, b, False, False))
+    return models.save(folder / "1", [b], {"a": node}).parent
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that"
+        threading.Event().wait(0.001)
+
+
+def slow_request() -> object:
+    return infer_request("slow", shape=(600, 600), raw=np.ones((600, 600), np.float32).tobytes())
+
+
+def test_calls_that_run_when_the_server_is_stopped_are_finished(slow: Path) -> None:
+    server = Server(loopback(ModelSettings("slow", slow, nireq=1)))
+    with server, grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stub = Stub(channel)
+        entry = server.catalog.find("slow", "")
+        with ThreadPoolExecutor(4) as pool:
+            answers = [pool.submit(stub.ModelInfer, slow_request(), timeout=60) for _ in range(4)]
+            wait_until(lambda: len(entry.leases) == 4)
+            server.stop()
+            assert [answer.result().model_name for answer in answers] == ["slow"] * 4
+        with pytest.raises(grpc.RpcError):
+            stub.ModelInfer(slow_request(), timeout=5)
+
+
+def test_a_deadline_ends_the_wait_for_a_slot(serve: ServeModels, slow: Path) -> None:
+    server = serve(ModelSettings("slow", slow, nireq=1))
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stub = Stub(channel)
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(stub.ModelInfer, slow_request(), timeout=60)
+            entry = server.catalog.find("slow", "")
+            wait_until(lambda: len(entry.leases) == 1)
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.ModelInfer(slow_request(), timeout=0.01)
+            assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert first.result().model_name == "slow"
+
+
+def test_no_inference_starts_for_a_call_that_nobody_waits_for(repository: Path) -> None:
+    model = Model.load(ModelSettings("dummy", repository / "dummy"), 1, repository / "dummy" / "1")
+    expired = CallContext(deadline=0.0)
+    cancelled = CallContext(is_active=lambda: False)
+    for call, status in ((expired, errors.DEADLINE_EXCEEDED), (cancelled, errors.CANCELLED)):
+        with pytest.raises(ServingError) as caught, call:
+            model.infer({"b": ONES}, call)
+        assert caught.value.status is status
+    with CallContext() as call:  # the slot was given back both times
+        assert np.array_equal(model.infer({"b": ONES}, call)["a"], ONES + 1)
+
+
+def test_a_lease_keeps_what_is_retired_until_it_is_returned(server: Server) -> None:
+    entry = server.catalog.find("u8_1d", "")
+    lease = server.catalog.lease("u8_1d", "", CallContext())
+    assert not entry.drain(timeout_s=0)
+    with pytest.raises(ServingError, match="is retired"):
+        server.catalog.lease("u8_1d", "1", CallContext())
+    lease.release()
+    assert entry.drain(timeout_s=0)
+
+
+def test_sixteen_clients_on_one_slot_get_their_own_answers(
+    serve: ServeModels, repository: Path
+) -> None:
+    server = serve(ModelSettings("dummy", repository / "dummy", nireq=1))
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stub = Stub(channel)
+
+        def ask(number: int) -> bool:
+            values = np.full((1, 10), number, np.float32)
+            response = stub.ModelInfer(infer_request("dummy", raw=values.tobytes()), timeout=60)
+            found = np.frombuffer(response.raw_output_contents[0], np.float32)
+            return bool((found == number + 1).all())
+
+        with ThreadPoolExecutor(16) as pool:
+            assert all(pool.map(ask, range(400)))
+
+
+def test_inference_does_not_write_into_the_request(stub: Stub) -> None:
+    before = threading.active_count()
+    request = infer_request("dummy", raw=ONES.tobytes()).SerializeToString()
+    copy = bytes(bytearray(request))
+    for _ in range(20):
+        stub.ModelInfer(request, timeout=30)
+    assert request == copy
+    assert threading.active_count() <= before + 64
+
+
+def test_the_latest_version_is_served(serve: ServeModels, tmp_path: Path) -> None:
+    for version in ("1", "3", "20"):
+        models.dummy(tmp_path / version)
+    for other in ("0", "-1", "007", "1a", "notes"):
+        (tmp_path / other).mkdir()
+    server = serve(ModelSettings("m", tmp_path))
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        response = Stub(channel).ModelInfer(infer_request("m", raw=ONES.tobytes()), timeout=30)
+    assert response.model_version == "20"
+
+
+def test_a_single_file_is_version_one(serve: ServeModels, tmp_path: Path) -> None:
+    models.dummy(tmp_path)
+    server = serve(ModelSettings("m", tmp_path / "model.xml"))
+    assert server.catalog.find("m", "").version == 1
+
+
+def test_a_folder_without_versions_is_served_as_a_name_without_them(
+    serve: ServeModels, tmp_path: Path
+) -> None:
+    server = serve(ModelSettings("m", tmp_path))
+    with (
+        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+        pytest.raises(grpc.RpcError) as caught,
+    ):
+        Stub(channel).ModelInfer(infer_request("m", raw=ONES.tobytes()), timeout=30)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    assert caught.value.details().startswith("Model with requested version is not found")
+
+
+def test_a_mapping_file_renames_tensors(serve: ServeModels, tmp_path: Path) -> None:
+    models.dummy(tmp_path / "1")
+    mapping = '{"inputs": {"b": "data"}, "outputs": {"a": "result"}}'
+    (tmp_path / "1" / "mapping_config.json").write_text(mapping)
+    server = serve(ModelSettings("m", tmp_path))
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        response = Stub(channel).ModelInfer(infer_request("m", "data", raw=ONES.tobytes()))
+    assert response.outputs[0].name == "result"
+
+
+@pytest.mark.parametrize(
+    ("files", "text"),
+    [
+        ({}, "no model in"),
+        ({"model.xml": b"<net/>"}, "no model in"),
+        ({"model.xml": b"junk", "model.bin": b""}, "OpenVINO cannot read"),
+        ({"model.onnx": b"junk"}, "OpenVINO cannot read"),
+        ({"model.tflite": b"junk"}, "OpenVINO cannot read"),
+        ({"mapping_config.json": b"{", "model.xml": b"", "model.bin": b""}, "mapping_config.json"),
+    ],
+)
+def test_a_model_that_cannot_be_read_is_one_readable_line(
+    tmp_path: Path, files: dict[str, bytes], text: str
+) -> None:
+    (tmp_path / "1").mkdir()
+    for name, data in files.items():
+        (tmp_path / "1" / name).write_bytes(data)
+    with pytest.raises(ModelLoadError) as caught:
+        Server(loopback(ModelSettings("m", tmp_path))).load()
+    assert str(caught.value).startswith("model m, version 1: ")
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_properties_reach_openvino(tmp_path: Path) -> None:
+    folder = models.dummy(tmp_path / "1")
+    settings = ModelSettings("m", tmp_path, nireq=3, cache_dir=tmp_path / "cache")
+    Model.load(settings, 1, folder)
+    assert list((tmp_path / "cache").iterdir())
+    bad = ModelSettings("m", tmp_path, plugin_config={"NO_SUCH_PROPERTY": "1"})
+    with pytest.raises(ModelLoadError, match="NO_SUCH_PROPERTY"):
+        Model.load(bad, 1, folder)
+
+
+def test_a_port_in_use_is_told(serve: ServeModels, tmp_path: Path) -> None:
+    taken = serve().port
+    second = Server(loopback())
+    object.__setattr__(second.settings, "port", taken)
+    second.port = taken
+    with pytest.raises(StartError, match=f"cannot listen on 127.0.0.1:{taken}"):
+        second.start()
+    second.stop(0)
