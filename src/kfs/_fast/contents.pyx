@@ -18,6 +18,14 @@ from kfs.errors import ValueRangeError
 cdef enum:
     LONG_WORK = 65536
 
+cdef extern from *:
+    """
+    static inline unsigned int trailing_zeros(unsigned long long word) {
+        return (unsigned int)__builtin_ctzll(word);
+    }
+    """
+    unsigned int trailing_zeros(uint64_t word) noexcept nogil
+
 ctypedef fused Value:
     int8_t
     int16_t
@@ -166,30 +174,75 @@ cdef int decode_field(Request request, InputTensor tensor, unsigned int field, T
     return 0
 
 
+cdef inline uint64_t joined(uint64_t word) noexcept nogil:
+    """The value of a varint of up to eight bytes: seven bits of each, pushed together."""
+    word = ((word & 0x7F007F007F007F00u) >> 1) | (word & 0x007F007F007F007Fu)
+    word = ((word & 0x3FFF00003FFF0000u) >> 2) | (word & 0x00003FFF00003FFFu)
+    return ((word & 0x0FFFFFFF00000000u) >> 4) | (word & 0x000000000FFFFFFFu)
+
+
+cdef inline bint put(Value* to, uint64_t value) noexcept nogil:
+    """Keep the value; false if it does not fit.
+
+    Fields of 32 bits keep the low half of a varint, as protobuf does; then it is looked at.
+    """
+    if Value is int8_t or Value is int16_t:
+        if <int32_t>value != <int32_t><Value>value:
+            return False
+    elif Value is uint8_t or Value is uint16_t:
+        if <uint32_t>value != <uint32_t><Value>value:
+            return False
+    to[0] = <Value>value
+    return True
+
+
 cdef inline size_t decode_chunk(Cursor* c, Value* to) noexcept nogil:
     """The number of values decoded; the cursor stands at the first that does not fit, if any."""
     cdef size_t n = 0
+    cdef uint64_t word
+    cdef uint64_t ends
     cdef uint64_t value = 0
+    cdef unsigned int start
+    cdef unsigned int stop
     cdef const uint8_t* begin
-    while c.at != c.end:
-        if c.at[0] < 0x80 and (Value is not int8_t):
-            to[n] = <Value>c.at[0]
-            c.at += 1
+    while <size_t>(c.end - c.at) >= 8:
+        # All varints that end within a word of eight bytes, so that none waits for the one
+        # before it to be read.
+        memcpy(&word, c.at, 8)
+        ends = ~word & 0x8080808080808080u
+        if not ends:
+            begin = c.at
+            read_varint(c, &value)
+            if not put(to + n, value):
+                c.at = begin
+                return n
             n += 1
             continue
+        if ends == 0x8080808080808080u:
+            for start in range(8):
+                if not put(to + n, (word >> (8 * start)) & 0x7F):
+                    c.at += start
+                    return n
+                n += 1
+            c.at += 8
+            continue
+        start = 0
+        while ends:
+            stop = trailing_zeros(ends) + 1
+            value = joined((word >> start) & (<uint64_t>-1 >> (64 - (stop - start))))
+            if not put(to + n, value):
+                c.at += start // 8
+                return n
+            n += 1
+            start = stop
+            ends &= ends - 1
+        c.at += start // 8
+    while c.at != c.end:
         begin = c.at
         read_varint(c, &value)
-        # Fields of 32 bits keep the low half of the varint, as protobuf does; only then is the
-        # value looked at.
-        if Value is int8_t or Value is int16_t:
-            if <int32_t>value != <int32_t><Value>value:
-                c.at = begin
-                return n
-        elif Value is uint8_t or Value is uint16_t:
-            if <uint32_t>value != <uint32_t><Value>value:
-                c.at = begin
-                return n
-        to[n] = <Value>value
+        if not put(to + n, value):
+            c.at = begin
+            return n
         n += 1
     return n
 
