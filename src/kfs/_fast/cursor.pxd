@@ -6,6 +6,18 @@ stands at the fault. Sizes are unsigned, and the only comparison is with what is
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+cdef extern from *:
+    """
+    static inline unsigned int trailing_zeros(unsigned long long word) {
+        return (unsigned int)__builtin_ctzll(word);
+    }
+    static inline unsigned int leading_zeros(unsigned long long word) {
+        return (unsigned int)__builtin_clzll(word);
+    }
+    """
+    unsigned int trailing_zeros(uint64_t word) noexcept nogil
+    unsigned int leading_zeros(uint64_t word) noexcept nogil
+
 cdef enum Status:
     OK = 0
     TRUNCATED = 1

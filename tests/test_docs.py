@@ -1,0 +1,86 @@
+"""Every command in the documentation: run here, or known to be run elsewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import loopback
+
+from kfs.cli.app import Server
+from kfs.digits import MODEL_PATH, images
+from kfs.settings import ModelSettings
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+KFS_FAST = [sys.executable, "-c", "from kfs.cli import main; main()"]
+
+# What the documentation calls by names of its own, and what stands for it here.
+STANDS_FOR = {
+    "/models/resnet": str(MODEL_PATH),
+    "src/kfs/digits/model": str(MODEL_PATH),
+    "cat.jpg": str(images()[0].path),
+}
+# Run by the gate or by other tests, or programs that are not ours.
+ELSEWHERE = re.compile(
+    r"pip install|pytest|python -m venv|pre-commit install|grpcurl|python examples/client/|"
+    r"python bench/|.*&& kfs-fast demo"
+)
+
+
+def commands() -> list[str]:
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL):
+            found += re.findall(r"^\$ (.*)$", block, re.MULTILINE)
+    return sorted(set(found))
+
+
+@pytest.fixture(scope="module")
+def url() -> object:
+    served = [ModelSettings(name, MODEL_PATH) for name in ("resnet", "digits")]
+    with Server(loopback(*served)) as server:
+        yield f"127.0.0.1:{server.port}"
+
+
+def arguments(command: str) -> list[str]:
+    return [STANDS_FOR.get(word, word) for word in shlex.split(command, comments=True)[1:]]
+
+
+def serves(words: list[str]) -> None:
+    """Start as told, but on a free loopback port; stop when ready."""
+    process = subprocess.Popen(
+        [*KFS_FAST, *words, "--port", "0", "--grpc_bind_address", "127.0.0.1"],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    with process.stdout:
+        assert any(line.rstrip().endswith("Ready") for line in process.stdout)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_documented_command_works(command: str, url: str) -> None:
+    if ELSEWHERE.match(command):
+        return
+    assert command.startswith("kfs-fast "), f"who runs {command!r}?"
+    words = arguments(command)
+    if words[0] == "serve":
+        serves(words)
+        return
+    done = subprocess.run(
+        [*KFS_FAST, *words, "--url", url], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
