@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from google.protobuf import __version__ as protobuf_version
 from google.protobuf.message import DecodeError
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -274,6 +275,10 @@ LEGAL_OR_NOT = {
 
 @pytest.mark.parametrize("case", LEGAL_OR_NOT)
 def test_odd_wires(case: str) -> None:
+    if case == "length in too many bytes" and int(protobuf_version.split(".")[0]) >= 7:
+        pytest.skip(
+            "protobuf takes lengths of up to ten bytes before version 7; so does the reader"
+        )
     check_agreement(LEGAL_OR_NOT[case])
 
 

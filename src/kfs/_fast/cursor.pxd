@@ -66,38 +66,24 @@ cdef inline Status read_varint(Cursor* c, uint64_t* value) noexcept nogil:
     return LONG_VARINT
 
 
-cdef inline Status read_varint32(Cursor* c, uint64_t* value, Status fault) noexcept nogil:
-    """Tags and lengths: at most five bytes, and within 32 bits."""
-    cdef uint64_t result = 0
-    cdef unsigned int shift = 0
-    cdef uint8_t byte
-    while shift < 35:
-        if c.at == c.end:
-            return TRUNCATED
-        byte = c.at[0]
-        c.at += 1
-        result |= <uint64_t>(byte & 0x7F) << shift
-        if byte < 0x80:
-            value[0] = result
-            return OK if result <= 0xFFFFFFFFu else fault
-        shift += 7
-    return fault
-
-
 cdef inline Status read_tag(Cursor* c, uint32_t* field, uint32_t* wire_type) noexcept nogil:
+    """At most five bytes, and within 32 bits."""
+    cdef const uint8_t* begin = c.at
     cdef uint64_t tag = 0
-    cdef Status status = read_varint32(c, &tag, BAD_TAG)
-    if status != OK:
-        return status
+    cdef Status status = read_varint(c, &tag)
+    if status == TRUNCATED and <size_t>(c.end - begin) < 5:
+        return TRUNCATED
+    if status != OK or c.at - begin > 5 or tag > 0xFFFFFFFFu or tag < 8:
+        return BAD_TAG
     field[0] = <uint32_t>(tag >> 3)
     wire_type[0] = <uint32_t>(tag & 7)
-    return OK if field[0] else BAD_TAG
+    return OK
 
 
 cdef inline Status read_span(Cursor* c, Cursor* span) noexcept nogil:
     """A length and that many bytes, which become a cursor of their own."""
     cdef uint64_t size = 0
-    cdef Status status = read_varint32(c, &size, BAD_LENGTH)
+    cdef Status status = read_varint(c, &size)
     if status != OK:
         return status
     if size > 0x7FFFFFFFu:
