@@ -7,13 +7,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.cli import cli
+from kfs.cli.console import print_table
 from kfs.cli.serve import NOT_YET, REFUSED, VALUELESS
 from kfs.digits import images
 
@@ -29,21 +34,70 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """A server of the bundled model in a process of its own, stopped with SIGTERM."""
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [*COMMAND, "serve", "--port", "0", "--grpc-bind-address", "127.0.0.1"],
         stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    port = ""
-    for line in process.stdout:
-        if "Started gRPC server on port " in line:
-            port = line.rsplit(" ", 1)[1].strip()
-        if line.rstrip().endswith("Ready"):
-            break
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout is not None
+            port = ""
+            for line in process.stdout:
+                if "Started gRPC server on port " in line:
+                    port = line.rsplit(" ", 1)[1].strip()
+                if line.rstrip().endswith("Ready"):
+                    break
+            assert port, "the server did not start"
+            yield f"127.0.0.1:{port}"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
+
+
+def _foreign_metadata(
+    request: pb.ModelMetadataRequest, context: grpc.ServicerContext
+) -> pb.ModelMetadataResponse:
+    metadata = pb.ModelMetadataResponse(name=request.name, versions=["1"])
+    for datatype in ("FP32", "BF16", "BYTES"):
+        metadata.inputs.add(name=datatype.lower(), datatype=datatype, shape=[2])
+    return metadata
+
+
+def _foreign_answer(
+    request: pb.ModelInferRequest, context: grpc.ServicerContext
+) -> pb.ModelInferResponse:
+    if request.model_name == "faulty":
+        context.abort(grpc.StatusCode.INTERNAL, "first line\nsecond line")
+    response = pb.ModelInferResponse(model_name=request.model_name, model_version="1")
+    datatype = "BF16" if request.model_name == "bf16" else "FP32"
+    output = response.outputs.add(name="out", datatype=datatype, shape=[2])
+    output.contents.fp32_contents.extend([1.5] if request.model_name == "short" else [1.5, 2.5])
+    return response
+
+
+@pytest.fixture(scope="module")
+def foreign_url() -> Iterator[str]:
+    """Another maker's server: no health service, and typed contents in its answers."""
+    methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "ModelMetadata": grpc.unary_unary_rpc_method_handler(
+            _foreign_metadata,
+            pb.ModelMetadataRequest.FromString,
+            pb.ModelMetadataResponse.SerializeToString,
+        ),
+        "ModelInfer": grpc.unary_unary_rpc_method_handler(
+            _foreign_answer,
+            pb.ModelInferRequest.FromString,
+            pb.ModelInferResponse.SerializeToString,
+        ),
+    }
+    server = grpc.server(ThreadPoolExecutor(2))
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("inference.GRPCInferenceService", methods),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
     yield f"127.0.0.1:{port}"
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 0
-    process.stdout.close()
+    server.stop(0).wait()
 
 
 def test_the_demo_classifies_the_bundled_images() -> None:
@@ -52,6 +106,29 @@ def test_the_demo_classifies_the_bundled_images() -> None:
     assert "12 of 12 correct" in done.stdout
     for image in images():
         assert image.path.name in done.stdout
+
+
+def test_a_demo_that_fails_says_so(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib, kfs.cli, kfs.cli.demo\n"
+        f"sys.modules['kfs.cli.demo'].MODEL_PATH = pathlib.Path({str(tmp_path / 'gone')!r})\n"
+        "kfs.cli.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "demo"], capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: model digits: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_help_does_not_wait_for_big_imports() -> None:
+    code = "import sys, kfs.cli; print([m for m in ('grpc','cv2','openvino') if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "[]\n"
 
 
 def test_models_lists_what_is_served(url: str) -> None:
@@ -89,6 +166,84 @@ def test_infer_says_what_an_input_takes(url: str, tmp_path: Path) -> None:
     assert "holds float64; the input image takes FP32, numpy's float32" in done.stderr
 
 
+def test_infer_refuses_files_that_are_no_array(url: str, tmp_path: Path) -> None:
+    (tmp_path / "empty.npy").touch()
+    (tmp_path / "text.npy").write_text("hello")
+    np.savez(tmp_path / "several.npz", np.zeros(2))
+    np.save(tmp_path / "objects.npy", np.array([b"x", None], object))
+    for file in ("empty.npy", "text.npy", "several.npz", "objects.npy"):
+        done = run("infer", "digits", "--input", f"image={tmp_path / file}", "--url", url)
+        assert done.returncode == 64
+        assert f"{file} is no .npy file of numbers" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("inputs", "text"),
+    [
+        (["bf16=b"], "b.npy holds bool; the input bf16 takes BF16, which no .npy file can hold"),
+        (["bytes=f"], "f.npy holds float32; the input bytes takes BYTES, numpy's S (bytes) or U"),
+        (["fp32=s"], "s.npy holds |S2; the input fp32 takes FP32, numpy's float32"),
+        (["fp32=f", "fp32=f"], "the input fp32 is given twice"),
+        (["nope=f"], "expected NAME=FILE.npy with one of the inputs fp32, bf16, bytes"),
+    ],
+)
+def test_infer_says_what_inputs_take(
+    foreign_url: str, tmp_path: Path, inputs: list[str], text: str
+) -> None:
+    np.save(tmp_path / "b.npy", np.zeros(2, bool))
+    np.save(tmp_path / "f.npy", np.zeros(2, np.float32))
+    np.save(tmp_path / "s.npy", np.array([b"x", b"yy"]))
+    arguments = []
+    for given in inputs:
+        name, file = given.split("=")
+        arguments += ["--input", f"{name}={tmp_path / file}.npy"]
+    done = run("infer", "m", *arguments, "--url", foreign_url)
+    assert done.returncode == 64
+    assert text in done.stderr.replace(f"{tmp_path}/", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "text"),
+    [
+        ("typed", 0, "out FP32 [2]\n  [1.5 2.5]\n"),
+        ("bf16", 1, "Error: the output out is BF16, which cannot be shown"),
+        ("short", 1, "Error: the values of the output out do not fill its shape [2]"),
+        ("faulty", 1, "Error: INTERNAL: first line second line\n"),
+    ],
+)
+def test_infer_reads_answers_of_other_servers(
+    foreign_url: str, tmp_path: Path, name: str, code: int, text: str
+) -> None:
+    np.save(tmp_path / "f.npy", np.zeros(2, ">f4"))
+    done = run("infer", name, "--input", f"fp32={tmp_path}/f.npy", "--url", foreign_url)
+    assert done.returncode == code
+    assert text in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_models_wants_names_where_nothing_is_listed(foreign_url: str) -> None:
+    done = run("models", "--url", foreign_url)
+    assert done.returncode == 1
+    assert "name the servables: kfs-fast models NAME" in done.stderr
+
+
+def test_brackets_are_no_markup_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    print_table("Servables of [fe80::1]:9000", ["name"], [["a [b] c" + "." * 30]])
+    shown = capsys.readouterr().out
+    assert "[fe80::1]:9000" in shown
+    assert "a [b] c" in shown
+
+
+def test_help_names_every_flag_but_those_never_served() -> None:
+    shown = CliRunner().invoke(cli, ["serve", "--help"]).output
+    for option in cli.commands["serve"].params:
+        assert (f"  --{option.name}" in shown) is (option.name not in REFUSED)
+    assert "Understood, but not served yet:" in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
@@ -102,6 +257,7 @@ def test_infer_says_what_an_input_takes(url: str, tmp_path: Path) -> None:
         (["serve", "--port", "65536"], 64, "65536"),
         (["serve", "--plugin_config", "{"], 64, "this is not JSON"),
         (["serve", "--plugin_config", '{"A": [1]}'], 64, "its values strings, numbers or booleans"),
+        (["serve", "--log_path", "/nope/x.log"], 1, "--log_path /nope/x.log: No such file"),
         (["serve", "--workers", "2"], 64, "more than one server process is not served yet"),
         (["serve", "--grpc_workers", "0"], 64, "more than one server process"),
         (["serve", "--rest_workers", "2"], 64, "--rest_workers: there is no REST inference here"),

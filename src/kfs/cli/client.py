@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import grpc
 
-from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.settings import MAX_MESSAGE_NBYTES
+
+# Imported where they are used, so that --help need not wait for them.
+if TYPE_CHECKING:
+    import grpc
+
+    from kfs._proto import grpc_predict_v2_pb2 as pb
 
 _METHODS = "/inference.GRPCInferenceService/"
 
@@ -23,14 +27,20 @@ class Client:
         self._timeout_s = timeout_s
 
     def infer(self, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
+        from kfs._proto import grpc_predict_v2_pb2 as pb
+
         answer: pb.ModelInferResponse = self._call("ModelInfer", request, pb.ModelInferResponse)
         return answer
 
     def is_ready(self, name: str, version: str = "") -> bool:
+        from kfs._proto import grpc_predict_v2_pb2 as pb
+
         request = pb.ModelReadyRequest(name=name, version=version)
         return bool(self._call("ModelReady", request, pb.ModelReadyResponse).ready)
 
     def metadata(self, name: str, version: str = "") -> pb.ModelMetadataResponse:
+        from kfs._proto import grpc_predict_v2_pb2 as pb
+
         request = pb.ModelMetadataRequest(name=name, version=version)
         answer: pb.ModelMetadataResponse = self._call(
             "ModelMetadata", request, pb.ModelMetadataResponse
@@ -38,7 +48,8 @@ class Client:
         return answer
 
     def servables(self) -> list[str]:
-        """The names of all servables: what the health service knows, but for the services."""
+        """The names of all servables: what the health service knows, but for the server itself."""
+        import grpc
         from grpc_health.v1 import health_pb2
 
         call = self._channel.unary_unary(
@@ -46,7 +57,15 @@ class Client:
             request_serializer=health_pb2.HealthListRequest.SerializeToString,
             response_deserializer=health_pb2.HealthListResponse.FromString,
         )
-        answer = call(health_pb2.HealthListRequest(), timeout=self._timeout_s)
+        try:
+            answer = call(health_pb2.HealthListRequest(), timeout=self._timeout_s)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                raise
+            raise click.ClickException(
+                "this server does not list what it serves (the method List of grpc.health.v1); "
+                "name the servables: kfs-fast models NAME"
+            ) from None
         return sorted(name for name in answer.statuses if name)
 
     def _call(self, method: str, request: Any, kind: Any) -> Any:
@@ -63,6 +82,8 @@ def connect(url: str, timeout_s: float) -> Iterator[Client]:
 
     A call that fails ends the command with one line.
     """
+    import grpc
+
     options = [
         ("grpc.max_receive_message_length", MAX_MESSAGE_NBYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_NBYTES),
@@ -71,7 +92,8 @@ def connect(url: str, timeout_s: float) -> Iterator[Client]:
         try:
             yield Client(channel, timeout_s)
         except grpc.RpcError as error:
-            raise click.ClickException(f"{error.code().name}: {error.details()}") from None
+            details = " ".join((error.details() or "").split())
+            raise click.ClickException(f"{error.code().name}: {details}") from None
 
 
 url_option = click.option(

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
+from rich.text import Text
 
 LOG_LEVELS = {
     "TRACE": 5,
@@ -42,11 +43,12 @@ def set_up_logging(level: str, path: Path | None = None) -> None:
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """A table with a title; on a pipe, columns padded with blanks and no lines."""
     if sys.stdout.isatty():
-        table = Table(title=title, title_justify="left")
+        # As Text, what is in brackets (an IPv6 address, a name) is no markup.
+        table = Table(title=Text(title), title_justify="left")
         for column in columns:
             table.add_column(column)
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         Console().print(table)
         return
     print(title)

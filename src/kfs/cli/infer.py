@@ -59,10 +59,7 @@ def infer(
         for output in outputs:
             request.outputs.add(name=output)
         response = client.infer(request)
-    arrays = {
-        output.name: (output.datatype, _array(output.datatype, output.shape, data))
-        for output, data in zip(response.outputs, response.raw_output_contents, strict=True)
-    }
+    arrays = _read_outputs(response)
     click.echo(_as_json(response, arrays) if as_json else _as_text(response, arrays))
 
 
@@ -103,46 +100,95 @@ def _frame(items: Sequence[bytes]) -> bytes:
 def _add_array(
     request: pb.ModelInferRequest, option: str, metadata: pb.ModelMetadataResponse
 ) -> None:
-    import numpy as np
-
     name, equals, file = option.partition("=")
     declared = {tensor.name: tensor.datatype for tensor in metadata.inputs}
     if not equals or name not in declared:
         raise click.UsageError(
             f"--input {option}: expected NAME=FILE.npy with one of the inputs {', '.join(declared)}"
         )
+    if any(tensor.name == name for tensor in request.inputs):
+        raise click.UsageError(f"the input {name} is given twice")
+    array = _load(file)
+    request.raw_input_contents.append(_encode(array, name, declared[name], file))
+    request.inputs.add(name=name, datatype=declared[name], shape=array.shape)
+
+
+def _load(file: str) -> Array:
+    import zipfile
+
+    import numpy as np
+
     try:
         array = np.load(_existing(file), allow_pickle=False)
-    except ValueError as error:
-        raise click.UsageError(f"{file} is no .npy file of plain values: {error}") from None
-    datatype = declared[name]
-    request.inputs.add(name=name, datatype=datatype, shape=array.shape)
-    if datatype == "BYTES" and array.dtype.kind in "SU":
-        items = [item.encode() if isinstance(item, str) else item for item in array.ravel()]
-        request.raw_input_contents.append(_frame(items))
-        return
-    expected = DATATYPES[datatype].numpy if datatype in DATATYPES else "?"
-    if array.dtype.newbyteorder("<").str != np.dtype(expected).str and array.dtype != expected:
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile):
+        array = None
+    if not isinstance(array, np.ndarray):
         raise click.UsageError(
-            f"{file} holds {array.dtype}; the input {name} takes {datatype}, numpy's "
-            f"{np.dtype(expected)}"
+            f"{file} is no .npy file of numbers, bytes (numpy's S) or text (numpy's U)"
         )
-    request.raw_input_contents.append(array.astype(expected).tobytes())
+    return array
 
 
-def _array(datatype: str, shape: Sequence[int], data: bytes) -> Array:
+def _encode(array: Array, name: str, datatype: str, file: str) -> bytes:
+    """The array as raw contents; refused unless it holds what the input takes."""
+    import numpy as np
+
+    found = f"{file} holds {array.dtype}; the input {name} takes {datatype}"
+    if datatype not in DATATYPES:
+        raise click.UsageError(f"{found}, which no .npy file can hold")
+    if datatype == "BYTES":
+        if array.dtype.kind not in "SU":
+            raise click.UsageError(f"{found}, numpy's S (bytes) or U (text)")
+        items = [item.encode() if isinstance(item, str) else item for item in array.ravel()]
+        return _frame(items)
+    expected = np.dtype(DATATYPES[datatype].numpy)
+    if array.dtype.newbyteorder("<") != expected:
+        raise click.UsageError(f"{found}, numpy's {expected}")
+    return array.astype(expected).tobytes()
+
+
+def _read_outputs(response: pb.ModelInferResponse) -> dict[str, tuple[str, Array]]:
+    """Every output's datatype and values, from raw contents or from the typed ones."""
+    arrays = {}
+    for index, output in enumerate(response.outputs):
+        if output.datatype not in DATATYPES:
+            raise click.ClickException(
+                f"the output {output.name} is {output.datatype}, which cannot be shown; "
+                "ask for others with --output"
+            )
+        try:
+            if response.raw_output_contents:
+                array = _from_raw(output.datatype, response.raw_output_contents[index])
+            else:
+                array = _from_contents(output)
+            arrays[output.name] = (output.datatype, array.reshape(tuple(output.shape)))
+        except (ValueError, IndexError):
+            raise click.ClickException(
+                f"the values of the output {output.name} do not fill its shape "
+                f"{list(output.shape)}: the server's answer is broken"
+            ) from None
+    return arrays
+
+
+def _from_contents(output: pb.ModelInferResponse.InferOutputTensor) -> Array:
+    import numpy as np
+
+    row = DATATYPES[output.datatype]
+    values = list(getattr(output.contents, row.field)) if row.field else []
+    return np.array(values, row.numpy)
+
+
+def _from_raw(datatype: str, data: bytes) -> Array:
     import numpy as np
 
     if datatype != "BYTES":
-        return np.frombuffer(data, DATATYPES[datatype].numpy).reshape(tuple(shape))
+        return np.frombuffer(data, DATATYPES[datatype].numpy)
     items, at = [], 0
     while at < len(data):
         size = int.from_bytes(data[at : at + 4], "little")
         items.append(data[at + 4 : at + 4 + size])
         at += 4 + size
-    array = np.empty(len(items), np.object_)
-    array[:] = items
-    return array.reshape(tuple(shape))
+    return np.array(items, np.object_)
 
 
 def _as_text(response: pb.ModelInferResponse, arrays: dict[str, tuple[str, Array]]) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
-import grpc
 
 from kfs.cli.client import Client, connect, timeout_option, url_option
 from kfs.cli.console import print_table
@@ -37,6 +36,8 @@ def models(*, names: Sequence[str], as_json: bool, url: str, timeout_s: float) -
 
 
 def _describe(client: Client, name: str) -> dict[str, Any]:
+    import grpc
+
     row: dict[str, Any] = {
         "name": name, "ready": False, "versions": [], "inputs": [], "outputs": [], "error": "",
     }  # fmt: skip

@@ -15,12 +15,26 @@ from kfs.digits import MODEL_NAME, MODEL_PATH, images
 from kfs.settings import ModelSettings, PluginValue, ServerSettings
 
 #: Flags that are understood and will be served; until then they are refused.
-NOT_YET = (
-    "config_path", "rest_port", "rest_bind_address", "batch_size", "shape", "layout", "mean",
-    "scale", "color_format", "precision", "model_version_policy", "cpu_extension", "metrics_list",
-    "grpc_certificate_path", "grpc_key_path", "grpc_ca_path",
-    "custom_node_resources_cleaner_interval_seconds",
-)  # fmt: skip
+NOT_YET = {
+    "config_path": "A JSON file that lists several models.",
+    "rest_port": "An HTTP port for health and metrics.",
+    "rest_bind_address": "Addresses of that port.",
+    "batch_size": "Batch size to compile the model for.",
+    "shape": "Input shapes to compile the model for.",
+    "layout": "Layouts of inputs and outputs.",
+    "mean": "Subtracted from the input.",
+    "scale": "Divides the input.",
+    "color_format": "Order of colours in the input.",
+    "precision": "Datatype of the input.",
+    "model_version_policy": "Which versions are served.",
+    "cpu_extension": "A library with operations of your own.",
+    "metrics_enable": "Offer metrics.",
+    "metrics_list": "Which metrics.",
+    "grpc_certificate_path": "TLS: the server's certificate.",
+    "grpc_key_path": "TLS: its private key.",
+    "grpc_ca_path": "TLS: who signs the certificates of clients.",
+    "custom_node_resources_cleaner_interval_seconds": "Interval of cleaning in pipelines.",
+}
 
 _NO_REST = "there is no REST inference here, only gRPC"
 _NO_GENAI = "generative pipelines and model downloads are no part of this server"
@@ -56,7 +70,7 @@ REFUSED = {
     "max_sequence_number": _NO_STATE,
 }
 VALUELESS = ("allow_credentials", "pull", "list_models", "stateful", "low_latency_transformation",
-              "verbose_response", "overwrite_models")  # fmt: skip
+              "verbose_response", "overwrite_models", "metrics_enable")  # fmt: skip
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -73,12 +87,35 @@ def _refused_flags(command: _Command) -> _Command:
     for name in [*NOT_YET, *REFUSED]:
         command = click.option(
             f"--{name}", is_flag=name in VALUELESS, default=None, hidden=name in REFUSED,
-            callback=_refuse, expose_value=False, help="Not served yet.",
+            callback=_refuse, expose_value=False, help=NOT_YET.get(name),
         )(command)  # fmt: skip
-    return click.option(
-        "--metrics_enable", is_flag=True, default=None, callback=_refuse, expose_value=False,
-        help="Not served yet.",
-    )(command)  # fmt: skip
+    return command
+
+
+#: The sections of --help, and the options in each; what is in none of them comes last.
+_SECTIONS = {
+    "Model": ("model_name", "model_path", "nireq", "target_device", "plugin_config", "cache_dir",
+              "file_system_poll_wait_seconds"),
+    "gRPC": ("port", "grpc_bind_address", "grpc_workers", "grpc_max_threads",
+             "grpc_channel_arguments"),
+    "Logs": ("log_level", "log_path"),
+    "Understood, but not served yet": tuple(NOT_YET),
+}  # fmt: skip
+
+
+class _ServeCommand(click.Command):
+    """A command whose --help has sections."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        options = {option.name: option for option in self.get_params(ctx)}
+        sections = {
+            title: [options.pop(name) for name in names] for title, names in _SECTIONS.items()
+        }
+        sections["Other"] = list(options.values())
+        for title, members in sections.items():
+            records = [option.get_help_record(ctx) for option in members]
+            with formatter.section(title):
+                formatter.write_dl([record for record in records if record])
 
 
 def _parse_plugin_config(
@@ -135,34 +172,39 @@ def _parse_poll_wait(context: click.Context, option: click.Parameter, seconds: i
     return seconds
 
 
-@click.command()
-@click.option("--model_name", help="The name that clients use for the model.")
-@click.option("--model_path", type=click.Path(path_type=Path),
+@click.command(cls=_ServeCommand, epilog="Any other flag of OVMS is refused with the reason.")
+@click.option("--model_name", metavar="NAME", help="The name that clients use for the model.")
+@click.option("--model_path", metavar="PATH", type=click.Path(path_type=Path),
               help="A folder with version folders (1, 2, ...), or one model file.")  # fmt: skip
-@click.option("--port", type=click.IntRange(0, 65535), default=9000, show_default=True,
-              help="The gRPC port; 0 takes a free one.")  # fmt: skip
-@click.option("--grpc_bind_address", default="0.0.0.0", show_default=True,
+@click.option("--port", metavar="N", type=click.IntRange(0, 65535), default=9000,
+              show_default=True, help="The gRPC port; 0 takes a free one.")  # fmt: skip
+@click.option("--grpc_bind_address", metavar="ADDRESS,...", default="0.0.0.0", show_default=True,
               callback=_parse_addresses,
-              help="Addresses to listen on, with commas between.")  # fmt: skip
-@click.option("--nireq", type=click.IntRange(0, 100_000), default=0,
+              help="IPv4 or IPv6 addresses or host names to listen on.")  # fmt: skip
+@click.option("--nireq", metavar="N", type=click.IntRange(0, 100_000), default=0,
               help="Inferences at a time; 0 lets the device choose.")  # fmt: skip
-@click.option("--target_device", default="CPU", show_default=True, help="An OpenVINO device.")
-@click.option("--plugin_config", callback=_parse_plugin_config,
+@click.option("--target_device", metavar="DEVICE", default="CPU", show_default=True,
+              help="An OpenVINO device.")  # fmt: skip
+@click.option("--plugin_config", metavar="JSON", callback=_parse_plugin_config,
               help="OpenVINO properties as a JSON object. Low latency is the default.")  # fmt: skip
-@click.option("--cache_dir", type=click.Path(file_okay=False, path_type=Path),
+@click.option("--cache_dir", metavar="FOLDER",
+              type=click.Path(file_okay=False, path_type=Path),
               help="A folder that keeps compiled models.")  # fmt: skip
-@click.option("--log_level", type=click.Choice(list(LOG_LEVELS), case_sensitive=False),
-              default="INFO", show_default=True, help="What is logged.")  # fmt: skip
-@click.option("--log_path", type=click.Path(dir_okay=False, path_type=Path),
+@click.option("--log_level", metavar="|".join(LOG_LEVELS), default="INFO", show_default=True,
+              type=click.Choice(list(LOG_LEVELS), case_sensitive=False),
+              help="What is logged.")  # fmt: skip
+@click.option("--log_path", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
               help="A file to log to as well.")  # fmt: skip
-@click.option("--grpc_max_threads", type=click.IntRange(0), default=0,
+@click.option("--grpc_max_threads", metavar="N", type=click.IntRange(0), default=0,
               help="Calls in progress at a time; 0 for 8 per core, at least 64.")  # fmt: skip
-@click.option("--grpc_channel_arguments", callback=_parse_arguments,
-              help="Options for gRPC: key=value,key=value.")  # fmt: skip
-@click.option("--grpc_workers", "--workers", type=int, default=1, callback=_parse_workers,
-              expose_value=False, help="Server processes on the port; only 1 yet.")  # fmt: skip
-@click.option("--file_system_poll_wait_seconds", type=int, default=0, callback=_parse_poll_wait,
-              expose_value=False, help="Seconds between looks for changes; only 0.")  # fmt: skip
+@click.option("--grpc_channel_arguments", metavar="KEY=VALUE,...", callback=_parse_arguments,
+              help="Options handed to gRPC as they are.")  # fmt: skip
+@click.option("--grpc_workers", "--workers", metavar="N", type=int, default=1,
+              callback=_parse_workers, expose_value=False,
+              help="Server processes on the port; only 1 yet.")  # fmt: skip
+@click.option("--file_system_poll_wait_seconds", metavar="N", type=int, default=0,
+              callback=_parse_poll_wait, expose_value=False,
+              help="Seconds between looks for changes; only 0 (never) yet.")  # fmt: skip
 @_refused_flags
 def serve(
     *,
@@ -184,7 +226,10 @@ def serve(
     Without --model_name and --model_path, the bundled example is served. Options may be written
     with dashes or underscores.
     """
-    set_up_logging(log_level.upper(), log_path)
+    try:
+        set_up_logging(log_level.upper(), log_path)
+    except OSError as error:
+        raise click.ClickException(f"--log_path {log_path}: {error.strerror}") from None
     name, path = _choose_model(model_name, model_path)
     if model_path is None:
         example = images()[0].path
