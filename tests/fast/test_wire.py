@@ -216,6 +216,12 @@ LEGAL_OR_NOT = {
     "packed varint of 10 bytes": in_contents(delimited(3, b"\xff" * 9 + b"\x7f")),
     "packed varint of 11 bytes": in_contents(delimited(3, b"\xff" * 10 + b"\x01")),
     "long run before short ones": in_contents(delimited(3, b"\x01" * 16 + b"\x80" * 12 + b"\x01")),
+    "long varint that ends after a word": in_contents(
+        delimited(3, b"\xff" * 16 + b"\x01" + b"\x05" * 3)
+    ),
+    "longest varint that ends after a word": in_contents(
+        delimited(3, b"\x01" * 7 + b"\xff" * 9 + b"\x01" + b"\x05" * 3)
+    ),
     "bytes contents as varint": in_contents(b"\x40\x05"),
     "shape unpacked": delimited(5, b"\x18\x02\x18\x03" + delimited(3, b"\x04")),
     "shape as fixed64": delimited(5, b"\x19" + b"\0" * 8),

@@ -117,9 +117,12 @@ cdef bint has_no_long_varint(Cursor* c) noexcept nogil:
             return False
         pending = leading_zeros(ends) >> 3
     for i in range(8 * n_words, <size_t>(c.end - c.at)):
-        pending = pending + 1 if c.at[i] >= 0x80 else 0
-        if pending > 9:
+        if c.at[i] >= 0x80:
+            pending += 1
+        elif pending > 9:
             return False
+        else:
+            pending = 0
     return True
 
 
