@@ -306,6 +306,20 @@ def test_a_fault_has_a_path_and_an_offset(data: bytes, path: str, offset: int) -
 
 
 @thorough
+@given(st.integers(0, 63), st.booleans(), st.integers(0, 400), st.integers(0, 1 << 32))
+def test_long_runs_of_integers(bits: int, signed: bool, count: int, seed: int) -> None:
+    """Long enough for the blocks that the decoder works in, and for what is left behind them."""
+    random = np.random.default_rng(seed)
+    values = random.integers(-(1 << bits) if signed else 0, 1 << bits, count, endpoint=False)
+    message = pb.ModelInferRequest(inputs=[{}])
+    message.inputs[0].contents.int64_contents.extend(values.tolist())
+    narrow = np.clip(values, -(1 << 31), (1 << 31) - 1)
+    message.inputs[0].contents.int_contents.extend(narrow.tolist())
+    message.inputs[0].contents.uint_contents.extend((narrow % (1 << 32)).tolist())
+    check_agreement(message.SerializeToString())
+
+
+@thorough
 @given(st.lists(st.binary(max_size=9), max_size=6), st.binary(max_size=3))
 def test_raw_framing(items: list[bytes], tail: bytes) -> None:
     framed = b"".join(struct.pack("<I", len(item)) + item for item in items) + tail

@@ -173,14 +173,27 @@ cdef inline uint64_t joined(uint64_t word) noexcept nogil:
     return ((word & 0x0FFFFFFF00000000u) >> 4) | (word & 0x000000000FFFFFFFu)
 
 
-cdef inline void read_long_varint(Cursor* c, uint64_t word, uint64_t* value) noexcept nogil:
-    """A varint of nine or ten bytes, of which `word` holds eight; it has been checked before."""
-    value[0] = joined(word) | (<uint64_t>(c.at[8] & 0x7F) << 56)
-    if c.at[8] < 0x80:
-        c.at += 9
-        return
-    value[0] |= <uint64_t>c.at[9] << 63
-    c.at += 10
+cdef inline uint64_t short_value(const uint8_t* at, unsigned int size) noexcept nogil:
+    """The value of a checked varint of `size` bytes, with at least eight to read at `at`."""
+    cdef uint64_t word
+    memcpy(&word, at, 8)
+    if size <= 8:
+        return joined(word & (<uint64_t>-1 >> (64 - 8 * size)))
+    word = joined(word) | (<uint64_t>(at[8] & 0x7F) << 56)
+    return word | (<uint64_t>at[9] << 63) if size == 10 else word
+
+
+cdef inline uint64_t ends_in_block(const uint8_t* at) noexcept nogil:
+    """A bit for each of 64 bytes: whether a varint ends there."""
+    cdef uint64_t word
+    cdef uint64_t ends = 0
+    cdef unsigned int i
+    for i in range(8):
+        memcpy(&word, at + 8 * i, 8)
+        word = (~word >> 7) & 0x0101010101010101u
+        # The product gathers the eight bits in its highest byte.
+        ends |= ((word * 0x0102040810204080u) >> 56) << (8 * i)
+    return ends
 
 
 cdef inline bint put(Value* to, uint64_t value) noexcept nogil:
@@ -201,46 +214,33 @@ cdef inline bint put(Value* to, uint64_t value) noexcept nogil:
 cdef inline size_t decode_chunk(Cursor* c, Value* to) noexcept nogil:
     """The number of values decoded; the cursor stands at the first that does not fit, if any."""
     cdef size_t n = 0
-    cdef uint64_t word
     cdef uint64_t ends
     cdef uint64_t value = 0
     cdef unsigned int start
     cdef unsigned int stop
     cdef const uint8_t* begin
-    while <size_t>(c.end - c.at) >= 8:
-        # Eight bytes at a time: the high bits tell where varints end.
-        memcpy(&word, c.at, 8)
-        ends = ~word & 0x8080808080808080u
-        if not ends:
-            begin = c.at
-            read_long_varint(c, word, &value)
-            if not put(to + n, value):
-                c.at = begin
-                return n
-            n += 1
-            continue
-        if ends == 0x8080808080808080u:
-            for start in range(8):
-                if not put(to + n, (word >> (8 * start)) & 0x7F):
+    # Blocks of 64 bytes, with room to read on behind them: where every varint of a block ends is
+    # known at once, so none waits for the one before it.
+    while <size_t>(c.end - c.at) >= 80:
+        ends = ends_in_block(c.at)
+        start = 0
+        if ends == <uint64_t>-1:
+            for start in range(64):
+                if not put(to + n + start, c.at[start]):
                     c.at += start
-                    return n
-                n += 1
-            c.at += 8
+                    return n + start
+            n += 64
+            c.at += 64
             continue
-        # Two at a time where there are two: a fixed number is what the processor can foresee.
-        stop = trailing_zeros(ends) + 1
-        if not put(to + n, joined(word & (<uint64_t>-1 >> (64 - stop)))):
-            return n
-        n += 1
-        ends &= ends - 1
-        if ends:
-            start = stop
+        while ends:
             stop = trailing_zeros(ends) + 1
-            if not put(to + n, joined((word & (<uint64_t>-1 >> (64 - stop))) >> start)):
-                c.at += start // 8
+            if not put(to + n, short_value(c.at + start, stop - start)):
+                c.at += start
                 return n
             n += 1
-        c.at += stop // 8
+            start = stop
+            ends &= ends - 1
+        c.at += start
     while c.at != c.end:
         begin = c.at
         read_varint(c, &value)
