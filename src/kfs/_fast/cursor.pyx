@@ -50,6 +50,7 @@ cdef Status count_varints(Cursor* c, size_t* count) noexcept nogil:
     cdef const uint8_t* begin = c.at
     cdef uint64_t ignored
     cdef Status status
+    count[0] = 0
     if c.at == c.end or (
         c.end[-1] < 0x80 and (count_short_varints(c, count) or has_no_long_varint(c))
     ):
@@ -66,18 +67,24 @@ cdef Status count_varints(Cursor* c, size_t* count) noexcept nogil:
     return OK
 
 
+cdef inline uint64_t five_go_on(uint64_t word) noexcept nogil:
+    """Not zero if five bytes in a row have the bit that says the varint goes on."""
+    cdef uint64_t on = word & 0x8080808080808080u
+    return (on & (on >> 8) & (on >> 16)) & ((on >> 24) & (on >> 32))
+
+
 cdef bint count_short_varints(Cursor* c, size_t* count) noexcept nogil:
     """Count the bytes that end a varint, eight at a time; false if there may be a faulty one.
 
     A varint of more than ten bytes has ten in a row that go on, five of them in one word of
-    eight: no such five, no such varint.
+    eight: no such five, no such varint. The last eight bytes are looked at as a word too, since
+    ten in a row may be four in the last whole word and six behind it.
     """
     cdef size_t n_words = <size_t>(c.end - c.at) // 8
     cdef size_t n = 0
     cdef size_t i
     cdef size_t stop
     cdef uint64_t word
-    cdef uint64_t on
     cdef uint64_t five = 0
     cdef uint64_t ends
     i = 0
@@ -88,10 +95,12 @@ cdef bint count_short_varints(Cursor* c, size_t* count) noexcept nogil:
         while i < stop:
             memcpy(&word, c.at + 8 * i, 8)
             ends += (~word >> 7) & 0x0101010101010101u
-            on = word & 0x8080808080808080u
-            five |= (on & (on >> 8) & (on >> 16)) & ((on >> 24) & (on >> 32))
+            five |= five_go_on(word)
             i += 1
         n += sum_bytes(ends)
+    if n_words:
+        memcpy(&word, c.end - 8, 8)
+        five |= five_go_on(word)
     i = 8 * n_words
     while i < <size_t>(c.end - c.at):
         n += c.at[i] < 0x80
