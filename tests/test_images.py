@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import math
+import struct
+import zlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import cv2
@@ -14,7 +20,7 @@ from kfs import errors
 from kfs.datatypes import DATATYPES
 from kfs.errors import ServingError
 from kfs.signature import ANY, Dim, TensorSpec, fixed
-from kfs.tensors.images import accepts_images, decode_images
+from kfs.tensors.images import MAX_PIXELS, accepts_images, decode_images
 
 RANDOM = np.random.default_rng(7)
 
@@ -180,6 +186,221 @@ def test_large_images_are_decoded_side_by_side_in_order() -> None:
     images = [picture(200, 150) for _ in range(6)]
     found = decode_images([encode(image) for image in images], spec(shape=(ANY, 200, 150, 3)))
     assert np.array_equal(found, np.stack(images))
+
+
+def converted(image: Any, name: str) -> Any:
+    """What OpenCV's own saturating arithmetic makes of the values."""
+    depths = {"UINT8": cv2.CV_8U, "INT8": cv2.CV_8S, "UINT16": cv2.CV_16U, "INT16": cv2.CV_16S,
+              "INT32": cv2.CV_32S, "FP32": cv2.CV_32F, "FP64": cv2.CV_64F}  # fmt: skip
+    return cv2.add(image, np.zeros_like(image), dtype=depths[name])
+
+
+@pytest.mark.parametrize("name", ["UINT8", "INT8", "UINT16", "INT16", "INT32", "FP32", "FP64"])
+def test_every_16_bit_value_converts_as_in_opencv(name: str) -> None:
+    image = np.arange(1 << 16, dtype=np.uint16).reshape(256, 256)
+    found = decode_images([encode(image)], spec(name, (1, 256, 256, 1)))
+    assert found.dtype == DATATYPES[name].numpy
+    assert found.tobytes() == converted(image, name).tobytes()
+
+
+def test_half_floats_round_to_even_and_overflow_to_infinity() -> None:
+    image = np.array([[2049, 2051, 65504, 65519, 65520, 65535]], np.uint16)
+    found = decode_images([encode(image)], spec("FP16", (1, 1, 6, 1)))
+    assert found.ravel().tolist() == [2048, 2052, 65504, 65504, np.inf, np.inf]
+
+
+@pytest.mark.parametrize("name", ["UINT8", "INT8", "UINT16", "INT16", "INT32"])
+def test_fractions_round_to_even_and_saturate(name: str) -> None:
+    values = np.array([[-0.5, 0.5, 1.5, 2.5, -1.5, 254.5, 255.5, 1e9, -1e9]], np.float32)
+    found = decode_images([encode(values, ".pfm")], spec(name, (1, 1, 9, 1)))
+    assert found.tobytes() == converted(values, name).tobytes()
+
+
+def test_floats_beyond_every_integer_go_to_the_nearest_and_nan_to_the_lowest() -> None:
+    values = np.array([[np.nan, 3e9, -3e9, np.inf, -np.inf]], np.float32)
+    found = decode_images([encode(values, ".pfm")], spec("INT32", (1, 1, 5, 1)))
+    low, high = -(1 << 31), (1 << 31) - 1
+    assert found.ravel().tolist() == [low, high, low, high, low]
+
+
+def test_16_bit_images_saturate_before_they_are_resized() -> None:
+    image = picture(20, 30, dtype=np.uint16) // 128
+    expected = cv2.resize(np.minimum(image, 255).astype(np.uint8), (6, 8))
+    assert np.array_equal(decode_images([encode(image)], spec())[0], expected)
+
+
+@pytest.mark.parametrize("name", ["INT8", "INT32", "FP16"])
+def test_16_bit_images_are_resized_before_these_conversions(name: str) -> None:
+    image = picture(20, 30, dtype=np.uint16) // 2
+    resized = cv2.resize(image, (6, 8))
+    expected = resized.astype(np.float16) if name == "FP16" else converted(resized, name)
+    assert np.array_equal(decode_images([encode(image)], spec(name))[0], expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("name", ["UINT8", "FP32", "INT32"])
+@pytest.mark.parametrize("target", [(1, 1), (1, 7), (7, 1), (40, 50)])
+def test_resizing_fills_each_slot(channels: int, name: str, target: tuple[int, int]) -> None:
+    images = [picture(20, 30, channels) for _ in range(2)]
+    dtype = DATATYPES[name].numpy
+    size = (target[1], target[0])
+    found = decode_images([encode(i) for i in images], spec(name, (ANY, *target, channels)))
+    assert found.shape == (2, *target, channels)
+    assert found.flags.c_contiguous
+    for slot, image in zip(found, images, strict=True):
+        expected = (
+            cv2.resize(image, size).astype(dtype)
+            if name == "INT32"
+            else cv2.resize(image.astype(dtype), size)
+        )
+        assert slot.tobytes() == expected.tobytes()
+
+
+def test_pixels_that_cannot_be_resized() -> None:
+    image = np.full((4, 4), -5, np.int32)
+    error = fault([encode(image, ".tiff")], spec("INT32", (1, 2, 2, 1)))
+    assert error.status is errors.UNDECODABLE_IMAGE
+    assert "image 0 has 4x4 pixels (height x width) of int32" in error.details
+
+
+def test_orientation_is_ignored() -> None:
+    data = encode(picture(8, 6), ".jpg")
+    # One entry: tag 0x0112, Orientation, of type SHORT, with the value 6, a quarter turn.
+    tiff = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, 6, 0, 0)
+    segment = b"Exif\0\0" + tiff
+    turned = data[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + data[2:]
+    upright = cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR)
+    assert upright.shape == (6, 8, 3)  # the entry is one that OpenCV understands
+    assert np.array_equal(decode_images([turned], spec()), decode_images([data], spec()))
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    checksum = zlib.crc32(kind + data).to_bytes(4, "big")
+    return len(data).to_bytes(4, "big") + kind + data + checksum
+
+
+def png(
+    width: int, height: int, colour_type: int, rows: bytes, *before: bytes, depth: int = 8
+) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    return b"".join((b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header), *before,
+                     chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")))  # fmt: skip
+
+
+def test_a_palette_becomes_bgr() -> None:
+    data = png(2, 1, 3, b"\0\0\1", chunk(b"PLTE", bytes([10, 20, 30, 40, 50, 60])))
+    found = decode_images([data], spec(shape=(1, 1, 2, 3)))
+    assert found.tolist() == [[[[30, 20, 10], [60, 50, 40]]]]
+
+
+def test_grey_with_alpha_becomes_bgra() -> None:
+    data = png(2, 1, 4, bytes([0, 7, 100, 9, 200]))
+    found = decode_images([data], spec(shape=(1, 1, 2, 4)))
+    assert found.tolist() == [[[[7, 7, 7, 100], [9, 9, 9, 200]]]]
+
+
+def test_a_grey_jpeg_keeps_one_channel() -> None:
+    data = encode(picture(channels=1), ".jpg")
+    assert decode_images([data], spec(shape=(1, 8, 6, ANY))).shape == (1, 8, 6, 1)
+    assert fault([data], spec()).status is errors.INVALID_CHANNEL_COUNT
+
+
+def one_bit_png(side: int) -> bytes:
+    """A complete file; without a limit it decodes."""
+    return png(side, side, 0, bytes(side * (1 + -(-side // 8))), depth=1)
+
+
+def test_an_image_of_too_many_pixels_is_refused() -> None:
+    wanted = spec(shape=(ANY, ANY, ANY, 1))
+    assert decode_images([one_bit_png(1000)], wanted).shape == (1, 1000, 1000, 1)
+    error = fault([one_bit_png(math.isqrt(MAX_PIXELS) + 1)], wanted)
+    assert error.status is errors.UNDECODABLE_IMAGE
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "status"),
+    [
+        ((1, 8, 3), "N...", errors.UNSUPPORTED_LAYOUT),
+        ((ANY, 1, 8, 6, 3), "NHWC", errors.UNSUPPORTED_LAYOUT),
+        ((1, 1, 1, 8, 6, 3), "N...", errors.INVALID_SHAPE),
+    ],
+)
+def test_inputs_of_other_ranks(shape: tuple[Any, ...], layout: str, status: errors.Status) -> None:
+    assert fault([encode(picture())], spec(shape=shape, layout=layout)).status is status
+
+
+@pytest.mark.parametrize(
+    ("layout", "shape"),
+    [("...", (1, 8, 6, 3)), ("N?HWC", (1, 1, 8, 6, 3)), ("...", (ANY, 8, 6, 3))],
+)
+def test_layouts_that_resize(layout: str, shape: tuple[Any, ...]) -> None:
+    image = picture(20, 30)
+    found = decode_images([encode(image)], spec(shape=shape, layout=layout))
+    assert found.tobytes() == cv2.resize(image, (6, 8)).tobytes()
+
+
+@pytest.mark.parametrize("side", ["height", "width"])
+def test_a_side_of_any_size_disables_resizing(side: str) -> None:
+    wanted = spec(shape=(1, ANY, 6, 3) if side == "height" else (1, 8, ANY, 3))
+    assert decode_images([encode(picture())], wanted).shape == (1, 8, 6, 3)
+    assert fault([encode(picture(9, 7))], wanted).status is errors.INVALID_SHAPE
+
+
+IMAGE, GREY, WIDE = encode(picture()), encode(picture(channels=1)), encode(picture(8, 7))
+
+
+@pytest.mark.parametrize(
+    ("items", "wanted", "status"),
+    [
+        ([], spec(layout="NCHW"), errors.UNSUPPORTED_LAYOUT),
+        ([], spec(shape=(1,) * 6, layout="N..."), errors.INVALID_SHAPE),
+        ([b"", b""], spec(shape=(1, 8, 6, 3)), errors.INVALID_BATCH_SIZE),
+        ([b"junk", b""], spec(), errors.EMPTY_BYTES),
+        ([b"junk", GREY], spec("INT64"), errors.UNDECODABLE_IMAGE),
+        ([GREY, b"junk"], spec("INT64"), errors.INVALID_CHANNEL_COUNT),
+        ([WIDE, b"junk"], spec("INT64"), errors.INVALID_PRECISION),
+        ([WIDE, b"junk"], spec(layout="N..."), errors.INVALID_SHAPE),
+        ([IMAGE, GREY, b"junk"], spec(), errors.INVALID_CHANNEL_COUNT),
+        ([IMAGE, encode(picture(8, 7, 1))], spec(layout="N..."), errors.RESOLUTION_MISMATCH),
+    ],
+)
+def test_the_first_of_two_faults_is_told(
+    items: list[bytes], wanted: TensorSpec, status: errors.Status
+) -> None:
+    assert fault(items, wanted).status is status
+
+
+@pytest.mark.parametrize("first", [0, 1, 5])
+def test_the_first_faulty_image_of_many_is_told(first: int) -> None:
+    good = encode(picture(200, 150))
+    items = [good] * 12
+    items[first:] = [good[:30], encode(picture(9, 9, 1)), *items[first + 2 :]]
+    for _ in range(20):
+        error = fault(items, spec(shape=(ANY, 200, 150, 3)))
+        assert error.status is errors.UNDECODABLE_IMAGE
+        assert f"image {first} cannot be decoded" in error.details
+
+
+@pytest.mark.parametrize("last", [encode(picture(200, 150)), b"junk"])
+def test_nothing_holds_on_to_the_images(last: bytes) -> None:
+    items = [bytearray(encode(picture(200, 150))) for _ in range(4)] + [bytearray(last)]
+    gc.disable()
+    try:
+        with contextlib.suppress(ServingError):
+            decode_images([memoryview(item) for item in items], spec())
+        for item in items:
+            item.clear()  # raises while a view of it exists
+    finally:
+        gc.enable()
+
+
+def test_many_calls_share_the_threads() -> None:
+    images = [picture(100, 100) for _ in range(5)]
+    items = [encode(image) for image in images]
+    wanted = spec(shape=(ANY, 100, 100, 3))
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(lambda _: decode_images(items, wanted), range(64)):
+            assert np.array_equal(found, images)
 
 
 @pytest.mark.parametrize("raw", [True, False])

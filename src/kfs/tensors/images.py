@@ -4,19 +4,19 @@ What an encoded image becomes follows OpenVINO Model Server: decoded as it is (c
 grey stays one channel, alpha a fourth one, 16-bit files stay 16-bit, EXIF orientation is not
 applied), never converted between grey and colour, never scaled in value.
 
-OpenCV decodes every format it was built with; beyond JPEG, PNG and BMP that includes TIFF and
-WebP.
+OpenCV decodes every format it was built with; beyond JPEG, PNG and BMP its wheels read WebP and
+also TIFF, which builds of OpenVINO Model Server leave out, as they do OpenEXR.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from kfs import errors
@@ -24,8 +24,19 @@ from kfs.errors import ServingError, Status
 from kfs.signature import Dim, TensorSpec, expand_layout, format_shape
 from kfs.tensors.arrays import Array
 
+#: The most pixels one image may have. A few kilobytes can announce gigabytes of them. OpenCV
+#: compares the header of every format with this before it allocates, and reads it when loaded.
+MAX_PIXELS = 1 << 27
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
+
+import cv2  # noqa: E402
+
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+# The cores are shared out by image here, and by request in the server; threads of OpenCV's own
+# within one image would only compete with those.
+cv2.setNumThreads(1)
 
 # Resized after the conversion to the input's precision; OpenCV cannot resize the others, whose
 # conversion comes after.
@@ -40,7 +51,7 @@ def accepts_images(spec: TensorSpec) -> bool:
     """Whether the layout can be read as images: batch first, then height, width and channels."""
     rank = len(spec.shape)
     letters = expand_layout(spec.layout, rank)
-    if len(letters) != rank:
+    if rank < 4 or len(letters) != rank:
         return False
     wanted = "N" + "?" * (rank - 4) + "HWC"
     return all(
@@ -67,13 +78,15 @@ def decode_images(items: Sequence[Buffer], spec: TensorSpec, *, raw: bool = Fals
     if not accepts_images(spec):
         raise _fault(errors.UNSUPPORTED_LAYOUT, f"Expected: N...HWC; Actual: {spec.layout}", spec)
     _check_batch(items, spec, raw=raw)
-    images = _decoded(items)
-    first = _decode_first(images, spec)
-    batch = _Batch(spec, first, len(items))
-    batch.add(0, first)
-    for index, image in enumerate(images, start=1):
-        batch.add(index, _checked(image, index, spec))
-    return batch.array
+    work = _Work(items, spec)
+    helpers = [_pool().submit(work.help) for _ in range(_n_helpers(items))]
+    try:
+        work.lead()
+    finally:
+        for helper in helpers:  # one that has begun may still read an item
+            if not helper.cancel():
+                helper.result()
+    return work.array()
 
 
 def _fault(status: Status, details: str, spec: TensorSpec) -> ServingError:
@@ -104,21 +117,97 @@ def _check_batch(items: Sequence[Buffer], spec: TensorSpec, *, raw: bool) -> Non
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode")
+    return ThreadPoolExecutor(max((os.cpu_count() or 1) - 1, 1), thread_name_prefix="decode")
 
 
-def _decoded(items: Sequence[Buffer]) -> Iterator[Array | None]:
-    """The decoded images in order; None for what is no image. OpenCV works without the GIL."""
-    nbytes = sum(memoryview(item).nbytes for item in items)
-    if len(items) < 2 or nbytes < _MIN_PARALLEL_NBYTES:
-        return map(_decode, items)
-    return _pool().map(_decode, items)
+def _n_helpers(items: Sequence[Buffer]) -> int:
+    """How many threads to ask for help; OpenCV and numpy work without the GIL."""
+    n_threads = min(os.cpu_count() or 1, len(items))
+    if n_threads < 2 or sum(memoryview(item).nbytes for item in items) < _MIN_PARALLEL_NBYTES:
+        return 0
+    return n_threads - 1
+
+
+class _Work:
+    """The images of one batch, which threads take in order, one at a time.
+
+    The caller leads: it takes the first image, which fixes the tensor, and works until none is
+    left. It never waits for a thread that is busy elsewhere, and no more images are decoded at a
+    time than threads work. Images are begun in order, so all before a faulty one are finished
+    too, and the first fault of the batch is the same on every run.
+    """
+
+    def __init__(self, items: Sequence[Buffer], spec: TensorSpec) -> None:
+        self._items = items
+        self._spec = spec
+        self._left = deque(range(1, len(items)))
+        self._batch: Future[_Batch] = Future()
+        self._faults: list[tuple[int, Exception]] = []
+
+    def lead(self) -> None:
+        try:
+            first = self._decode(0)
+            batch = _Batch(self._spec, first, len(self._items))
+            self._batch.set_result(batch)
+            batch.add(0, first)
+        except Exception as error:
+            self._stop(0, error)
+            return
+        del first
+        self.help()
+
+    def help(self) -> None:
+        while True:
+            try:
+                index = self._left.popleft()
+            except IndexError:
+                return
+            try:
+                image = self._decode(index)
+                self._batch.result().add(index, image)
+            except Exception as error:
+                self._stop(index, error)
+
+    def array(self) -> Array:
+        """The tensor, once all have finished."""
+        self._items = ()  # a thread lets go of its work a moment after it has finished
+        if not self._faults:
+            return self._batch.result().array
+        index, error = min(self._faults, key=lambda fault: fault[0])
+        self._faults.clear()
+        if isinstance(error, MemoryError):
+            raise _fault(
+                errors.UNDECODABLE_IMAGE,
+                f"Expected: images that fit in memory; Actual: image {index} does not",
+                self._spec,
+            )
+        try:
+            raise error
+        finally:
+            del error  # its traceback leads here: a circle would keep the items alive
+
+    def _stop(self, index: int, error: Exception) -> None:
+        self._left.clear()
+        self._faults.append((index, error))
+        if not index:
+            self._batch.cancel()  # nothing to wait for, unless the tensor is there already
+
+    def _decode(self, index: int) -> Array:
+        image = _decode(self._items[index])
+        if image is None:
+            raise _fault(
+                errors.UNDECODABLE_IMAGE,
+                f"Expected: a JPEG, PNG or other image; Actual: image {index} cannot be decoded",
+                self._spec,
+            )
+        return image
 
 
 def _decode(item: Buffer) -> Array | None:
-    data = np.frombuffer(item, np.uint8)  # type: ignore[call-overload]
-    if not data.size:
+    """The image, with an axis of channels; None for what is no image."""
+    if not memoryview(item).nbytes:
         return None
+    data = np.frombuffer(item, np.uint8)  # type: ignore[call-overload]
     try:
         image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     except cv2.error:
@@ -126,20 +215,6 @@ def _decode(item: Buffer) -> Array | None:
     if image is None:
         return None
     return image[:, :, np.newaxis] if image.ndim == 2 else image
-
-
-def _decode_first(images: Iterator[Array | None], spec: TensorSpec) -> Array:
-    return _checked(next(images), 0, spec)
-
-
-def _checked(image: Array | None, index: int, spec: TensorSpec) -> Array:
-    if image is None:
-        raise _fault(
-            errors.UNDECODABLE_IMAGE,
-            f"Expected: a JPEG, PNG or other image; Actual: image {index} cannot be decoded",
-            spec,
-        )
-    return image
 
 
 class _Batch:
@@ -155,7 +230,7 @@ class _Batch:
         self._target = tuple(
             _clamp(dim, size) for dim, size in zip(spec.shape[-3:-1], first.shape[:2], strict=True)
         )
-        self._convert = _conversion(spec)
+        _check_precision(spec)
         demultiplexed = (1,) * (len(spec.shape) - 4)
         self.array: Array = np.empty(
             (n_images, *demultiplexed, *self._target, self._n_channels), spec.datatype.numpy
@@ -172,7 +247,7 @@ class _Batch:
         self._check_channels(image, index)
         place = self.array[index] if self.array.ndim == 4 else self.array[index, 0]
         if image.shape[:2] == self._target:
-            place[...] = self._convert(image)
+            _convert(image, place)
             return
         if not self._resizes:
             raise _fault(
@@ -181,10 +256,26 @@ class _Batch:
                 f"{_size(image.shape)}, and this input does not resize",
                 self._spec,
             )
-        if self._spec.datatype.name in _RESIZED_FIRST:
-            place[...] = self._convert(_resize(image, self._target))
+        try:
+            self._resize(image, place)
+        except cv2.error as error:
+            raise _fault(
+                errors.UNDECODABLE_IMAGE,
+                f"Expected: pixels that can be resized to {_size(self._target)}; Actual: image "
+                f"{index} has {_size(image.shape)} of {image.dtype}",
+                self._spec,
+            ) from error
+
+    def _resize(self, image: Array, place: Array) -> None:
+        size = (self._target[1], self._target[0])
+        if image.dtype == place.dtype:
+            cv2.resize(image, size, dst=place)
+        elif self._spec.datatype.name in _RESIZED_FIRST:
+            _convert(cv2.resize(image, size).reshape(place.shape), place)
         else:
-            place[...] = _resize(self._convert(image), self._target)
+            converted = np.empty(image.shape, place.dtype)
+            _convert(image, converted)
+            cv2.resize(converted, size, dst=place)
 
     def _check_channels(self, image: Array, index: int) -> None:
         found = image.shape[2]
@@ -218,38 +309,31 @@ def _size(shape: Sequence[int]) -> str:
     return f"{shape[0]}x{shape[1]} pixels (height x width)"
 
 
-def _resize(image: Array, target: Sequence[int]) -> Array:
-    resized: Array = cv2.resize(image, (target[1], target[0]))
-    return resized[:, :, np.newaxis] if resized.ndim == 2 else resized
-
-
-def _conversion(spec: TensorSpec) -> Callable[[Array], Array]:
-    """To the input's precision as OpenCV converts: values that do not fit saturate."""
-    name = spec.datatype.name
-    if name not in _RESIZED_LAST | _RESIZED_FIRST:
+def _check_precision(spec: TensorSpec) -> None:
+    if spec.datatype.name not in _RESIZED_LAST | _RESIZED_FIRST:
         raise _fault(
             errors.INVALID_PRECISION,
             f"Expected: an input of FP32, FP64, FP16, U8, U16, I8, I16 or I32 for encoded images; "
             f"Actual: {spec.datatype.label}",
             spec,
         )
-    target = np.dtype(spec.datatype.numpy)
-    if target.kind == "f":
-        return lambda image: image if image.dtype == target else _to_float(image, target)
-    return lambda image: image if image.dtype == target else _saturate(image, target)
 
 
-def _to_float(image: Array, target: np.dtype[Any]) -> Array:
-    with np.errstate(over="ignore"):  # 65535 is infinite as a half float, as in OpenCV
-        return image.astype(target)
-
-
-def _saturate(image: Array, target: np.dtype[Any]) -> Array:
-    bounds = np.iinfo(target)
+def _convert(image: Array, place: Array) -> None:
+    """Fill `place` in its own precision as OpenCV converts: values that do not fit saturate."""
+    if place.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # 65535 is infinite as a half float, as in OpenCV
+            np.copyto(place, image, casting="unsafe")
+        return
+    bounds = np.iinfo(place.dtype)
     if image.dtype.kind == "f":  # from formats with floating-point pixels; halves go to even
-        image = np.rint(image)
-        return np.clip(image, bounds.min, bounds.max).astype(target)
+        # In doubles, which hold every bound; what is not a number goes to the lower one.
+        exact = np.rint(np.nan_to_num(image.astype(np.float64), nan=bounds.min))
+        np.clip(exact, bounds.min, bounds.max, out=place, casting="unsafe")
+        return
     source = np.iinfo(image.dtype)
-    if bounds.min <= source.min and source.max <= bounds.max:
-        return image.astype(target)
-    return np.clip(image, max(bounds.min, source.min), min(bounds.max, source.max)).astype(target)
+    low, high = max(bounds.min, source.min), min(bounds.max, source.max)
+    if (low, high) == (source.min, source.max):
+        np.copyto(place, image, casting="unsafe")
+    else:
+        np.clip(image, low, high, out=place, casting="unsafe")
