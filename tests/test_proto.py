@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from google.protobuf import descriptor_pb2
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
+from kfs._proto import health_list_pb2 as list_pb
 
 PROTO = Path(__file__).parents[1] / "proto"
 
 
-def test_generated_code_is_not_stale(tmp_path: Path) -> None:
+@pytest.mark.parametrize("generated", [pb, list_pb], ids=["predict", "health list"])
+def test_generated_code_is_not_stale(tmp_path: Path, generated: ModuleType) -> None:
     """Regenerate with `python proto/generate.py` when this fails."""
     protoc = pytest.importorskip("grpc_tools.protoc")
     described = tmp_path / "described.pb"
-    protoc.main(["", f"-I{PROTO}", f"--descriptor_set_out={described}", "grpc_predict_v2.proto"])
+    protoc.main(["", f"-I{PROTO}", f"--descriptor_set_out={described}", generated.DESCRIPTOR.name])
     files = descriptor_pb2.FileDescriptorSet.FromString(described.read_bytes())
-    generated = descriptor_pb2.FileDescriptorProto.FromString(pb.DESCRIPTOR.serialized_pb)
+    found = descriptor_pb2.FileDescriptorProto.FromString(generated.DESCRIPTOR.serialized_pb)
     forget_json_names(files.file[0].message_type)  # protoc writes them into this form only
-    assert files.file[0] == generated
+    assert files.file[0] == found
 
 
 def forget_json_names(messages: Iterable[descriptor_pb2.DescriptorProto]) -> None:

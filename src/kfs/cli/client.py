@@ -50,15 +50,16 @@ class Client:
     def servables(self) -> list[str]:
         """The names of all servables: what the health service knows, but for the server itself."""
         import grpc
-        from grpc_health.v1 import health_pb2
+
+        from kfs._proto import health_list_pb2 as list_pb
 
         call = self._channel.unary_unary(
             "/grpc.health.v1.Health/List",
-            request_serializer=health_pb2.HealthListRequest.SerializeToString,
-            response_deserializer=health_pb2.HealthListResponse.FromString,
+            request_serializer=list_pb.HealthListRequest.SerializeToString,
+            response_deserializer=list_pb.HealthListResponse.FromString,
         )
         try:
-            answer = call(health_pb2.HealthListRequest(), timeout=self._timeout_s)
+            answer = call(list_pb.HealthListRequest(), timeout=self._timeout_s)
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
                 raise
