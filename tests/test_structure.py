@@ -11,7 +11,8 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "kfs"
 
 FLOORS = {
-    "errors": 0, "datatypes": 0, "signature": 0, "settings": 0, "_proto": 0, "digits": 0,
+    "errors": 0, "datatypes": 0, "signature": 0, "settings": 0, "options": 0, "_proto": 0,
+    "digits": 0,
     "_fast": 1, "tensors": 2, "servables": 3, "repository": 4, "server": 5, "cli": 6,
 }  # fmt: skip
 
@@ -19,6 +20,8 @@ DOORS = {
     "openvino": ("servables/model/",),
     "cv2": ("tensors/images.py",),
     "grpc": ("server/", "cli/client.py", "cli/models.py"),
+    "pydantic": ("repository/config.py",),
+    "pydantic_core": ("repository/config.py",),
     "click": ("cli/",),
     "rich": ("cli/console.py",),
 }

@@ -43,6 +43,10 @@ MODEL_VERSION_NOT_LOADED_YET = Status(
 )
 INVALID_VERSION_FORMAT = Status(Code.INVALID_ARGUMENT, "invalid model version format in request")
 
+RESHAPE_FAILED = Status(
+    Code.FAILED_PRECONDITION, "Model could not be reshaped with requested shape"
+)
+
 INVALID_INPUT_COUNT = Status(Code.INVALID_ARGUMENT, "Invalid number of inputs")
 MISSING_INPUT = Status(Code.INVALID_ARGUMENT, "Missing input with specific name")
 MISSING_OUTPUT = Status(Code.INVALID_ARGUMENT, "Missing output with specific name")

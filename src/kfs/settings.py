@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kfs.options import Batch, Conversion, Layout, Shape, VersionPolicy
+
 #: The largest message taken or sent, in bytes.
 MAX_MESSAGE_NBYTES = 1 << 30
 
@@ -16,21 +18,47 @@ PluginValue = str | bool | int | float
 class ModelSettings:
     """One model to serve.
 
+    Two settings that are equal need no reload.
+
     Attributes:
         name: the name clients use.
-        base_path: a folder with version folders (`1/`, `2/`, ...), or one model file.
+        base_path: a folder with version folders (`1/`, `2/`, ...), or one model file; or the
+            address of such a folder in a cloud.
         nireq: infer requests, so inferences at a time; 0 lets the device choose.
         plugin_config: OpenVINO properties for compilation.
         target_device: an OpenVINO device name.
         cache_dir: folder for compiled models, None for no cache.
+        version_policy: which versions are served.
+        shapes: by the name of an input, or `options.UNNAMED` for the only one.
+        batch: what the batch dimension of every input is made; None leaves it.
+        layouts: by the name of an input or output, or `options.UNNAMED` for the only input.
+        mean: subtracted from the only input, one number or one for each channel.
+        scale: divides it after that.
+        color_format: conversion of colours in the only input.
+        precision: conversion of datatypes in the only input.
+        allow_cache: use the cache also for a model whose shape or batch is `auto`.
     """
 
     name: str
-    base_path: Path
+    base_path: Path | str
     nireq: int = 0
     plugin_config: Mapping[str, PluginValue] = field(default_factory=dict)
     target_device: str = "CPU"
     cache_dir: Path | None = None
+    version_policy: VersionPolicy = field(default_factory=VersionPolicy)
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
+    batch: Batch | None = None
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
+    mean: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+    color_format: Conversion | None = None
+    precision: Conversion | None = None
+    allow_cache: bool = False
+
+    @property
+    def is_auto(self) -> bool:
+        """Whether the model takes the shape or the batch of each request."""
+        return self.batch == "auto" or "auto" in self.shapes.values()
 
 
 @dataclass(frozen=True)
@@ -38,7 +66,11 @@ class ServerSettings:
     """One server.
 
     Attributes:
-        models: what to serve.
+        models: what to serve, when there is no config.json.
+        config_path: the config.json to serve and to watch.
+        defaults: what config.json leaves out of a model.
+        poll_wait_s: seconds between looks for changes; 0 for never.
+        cpu_extension: a library of operations that OpenVINO is to know.
         port: the gRPC port; 0 takes a free one.
         grpc_bind_address: addresses to bind, each a host name, an IPv4 or an IPv6 address.
         grpc_max_threads: handler threads, so calls in progress at a time; 0 for the default.
@@ -46,7 +78,11 @@ class ServerSettings:
         drain_s: seconds that running calls get to finish on shutdown.
     """
 
-    models: tuple[ModelSettings, ...]
+    models: tuple[ModelSettings, ...] = ()
+    config_path: Path | None = None
+    defaults: ModelSettings = field(default_factory=lambda: ModelSettings("", ""))
+    poll_wait_s: float = 1.0
+    cpu_extension: Path | None = None
     port: int = 9000
     grpc_bind_address: tuple[str, ...] = ("0.0.0.0",)
     grpc_max_threads: int = 0

@@ -10,7 +10,9 @@ from types import TracebackType
 
 from kfs.errors import ModelLoadError
 from kfs.repository.catalog import Catalog
-from kfs.repository.loading import load_model
+from kfs.repository.config import ConfigError, Wanted, read_config
+from kfs.repository.repository import Repository
+from kfs.servables.model import add_extension
 from kfs.server.control import ControlHandler
 from kfs.server.health import Health
 from kfs.server.infer import InferHandler
@@ -33,6 +35,12 @@ class Server:
         self.catalog = Catalog()
         self._ready = threading.Event()
         self._health = Health()
+        self.repository = Repository(
+            self.catalog,
+            self._read_wanted,
+            settings.config_path,
+            lambda name, serving: self._health.set_servable(name, serving=serving),
+        )
         self._grpc = make_server(
             settings,
             InferHandler(self.catalog),
@@ -62,16 +70,30 @@ class Server:
     def load(self) -> None:
         """Load every model, then be ready.
 
+        A model on the command line that cannot be served ends the start; in a config file it
+        leaves the others serving.
+
         Raises:
             ModelLoadError: one line that names the model.
+            ConfigError: one line that names the place in the file.
         """
+        if self.settings.cpu_extension is not None:
+            add_extension(self.settings.cpu_extension)
+        self.repository.load()
         for model in self.settings.models:
-            load_model(model, self.catalog)
-            available = self.catalog.entry(model.name).default() is not None
-            self._health.set_servable(model.name, serving=available)
+            error = self.repository.error(model.name)
+            if error is not None and self.catalog.entry(model.name).default() is None:
+                raise ModelLoadError(error)
+        if self.settings.poll_wait_s:
+            self.repository.watch(self.settings.poll_wait_s)
         self._ready.set()
         self._health.set_server(serving=True)
         _log.info("Ready")
+
+    def _read_wanted(self) -> Wanted:
+        if self.settings.config_path is not None:
+            return read_config(self.settings.config_path, self.settings.defaults)
+        return Wanted({model.name: model for model in self.settings.models})
 
     def stop(self, grace_s: float | None = None) -> None:
         """Take no new call, let the running ones finish, close the port.
@@ -80,6 +102,7 @@ class Server:
             grace_s: seconds to wait for running calls; None takes it from the settings.
         """
         self._health.enter_shutdown()
+        self.repository.stop()
         self._grpc.stop(self.settings.drain_s if grace_s is None else grace_s).wait()
 
     def __enter__(self) -> Server:
@@ -109,7 +132,7 @@ def run(settings: ServerSettings) -> int:
     try:
         server.start()
         server.load()
-    except (StartError, ModelLoadError) as error:
+    except (StartError, ModelLoadError, ConfigError) as error:
         print(f"kfs-fast: {error}", file=sys.stderr)
         server.stop(0)
         return 1

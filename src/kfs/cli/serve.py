@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from kfs.cli.console import LOG_LEVELS, set_up_logging
+from kfs.cli.model_options import OF_ONE_MODEL, check_together, model_options
 from kfs.digits import MODEL_NAME, MODEL_PATH, images
-from kfs.settings import ModelSettings, PluginValue, ServerSettings
+from kfs.repository.config import resolve_path
+from kfs.settings import ModelSettings, ServerSettings
 
 #: Flags that are understood and will be served; until then they are refused.
 NOT_YET = {
-    "config_path": "A JSON file that lists several models.",
     "rest_port": "An HTTP port for health and metrics.",
     "rest_bind_address": "Addresses of that port.",
-    "batch_size": "Batch size to compile the model for.",
-    "shape": "Input shapes to compile the model for.",
-    "layout": "Layouts of inputs and outputs.",
-    "mean": "Subtracted from the input.",
-    "scale": "Divides the input.",
-    "color_format": "Order of colours in the input.",
-    "precision": "Datatype of the input.",
-    "model_version_policy": "Which versions are served.",
-    "cpu_extension": "A library with operations of your own.",
     "metrics_enable": "Offer metrics.",
     "metrics_list": "Which metrics.",
     "grpc_certificate_path": "TLS: the server's certificate.",
@@ -94,8 +86,10 @@ def _refused_flags(command: _Command) -> _Command:
 
 #: The sections of --help, and the options in each; what is in none of them comes last.
 _SECTIONS = {
-    "Model": ("model_name", "model_path", "nireq", "target_device", "plugin_config", "cache_dir",
-              "file_system_poll_wait_seconds"),
+    "Model": ("model_name", "model_path", "config_path", "version_policy", "poll_wait_s"),
+    "Options of a model": ("shapes", "batch", "layouts", "mean", "scale", "color_format",
+                           "precision", "nireq", "target_device", "plugin_config", "cache_dir",
+                           "cpu_extension"),
     "gRPC": ("port", "grpc_bind_address", "grpc_workers", "grpc_max_threads",
              "grpc_channel_arguments"),
     "Logs": ("log_level", "log_path"),
@@ -116,25 +110,6 @@ class _ServeCommand(click.Command):
             records = [option.get_help_record(ctx) for option in members]
             with formatter.section(title):
                 formatter.write_dl([record for record in records if record])
-
-
-def _parse_plugin_config(
-    context: click.Context, option: click.Parameter, text: str | None
-) -> dict[str, PluginValue]:
-    if text is None:
-        return {}
-    example = """an object such as '{"NUM_STREAMS": "2", "PERFORMANCE_HINT": "THROUGHPUT"}'"""
-    try:
-        config = json.loads(text)
-    except ValueError as error:
-        raise click.BadParameter(f"expected {example}; this is not JSON: {error}") from None
-    if not isinstance(config, dict) or not all(
-        isinstance(value, (str, bool, int, float)) for value in config.values()
-    ):
-        raise click.BadParameter(
-            f"expected {example}, its values strings, numbers or booleans; found {text}"
-        )
-    return config
 
 
 def _parse_arguments(
@@ -164,32 +139,25 @@ def _parse_workers(context: click.Context, option: click.Parameter, count: int) 
     return count
 
 
-def _parse_poll_wait(context: click.Context, option: click.Parameter, seconds: int) -> int:
-    if seconds != 0:
-        raise click.BadParameter(
-            f"changes on disk are not picked up yet, so only 0 is allowed; found {seconds}"
-        )
-    return seconds
-
-
 @click.command(cls=_ServeCommand, epilog="Any other flag of OVMS is refused with the reason.")
 @click.option("--model_name", metavar="NAME", help="The name that clients use for the model.")
-@click.option("--model_path", metavar="PATH", type=click.Path(path_type=Path),
+@click.option("--model_path", metavar="PATH",
               help="A folder with version folders (1, 2, ...), or one model file.")  # fmt: skip
 @click.option("--port", metavar="N", type=click.IntRange(0, 65535), default=9000,
               show_default=True, help="The gRPC port; 0 takes a free one.")  # fmt: skip
 @click.option("--grpc_bind_address", metavar="ADDRESS,...", default="0.0.0.0", show_default=True,
               callback=_parse_addresses,
               help="IPv4 or IPv6 addresses or host names to listen on.")  # fmt: skip
-@click.option("--nireq", metavar="N", type=click.IntRange(0, 100_000), default=0,
-              help="Inferences at a time; 0 lets the device choose.")  # fmt: skip
-@click.option("--target_device", metavar="DEVICE", default="CPU", show_default=True,
-              help="An OpenVINO device.")  # fmt: skip
-@click.option("--plugin_config", metavar="JSON", callback=_parse_plugin_config,
-              help="OpenVINO properties as a JSON object. Low latency is the default.")  # fmt: skip
-@click.option("--cache_dir", metavar="FOLDER",
-              type=click.Path(file_okay=False, path_type=Path),
-              help="A folder that keeps compiled models.")  # fmt: skip
+@click.option("--config_path", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
+              help="A JSON file that lists models and their options; watched for changes.",
+              )  # fmt: skip
+@click.option("--file_system_poll_wait_seconds", "poll_wait_s", metavar="N",
+              type=click.IntRange(0), default=1, show_default=True,
+              help="Seconds between looks for changed files and versions; 0 for never.",
+              )  # fmt: skip
+@click.option("--cpu_extension", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
+              help="A library with operations of your own, for OpenVINO.")  # fmt: skip
+@model_options
 @click.option("--log_level", metavar="|".join(LOG_LEVELS), default="INFO", show_default=True,
               type=click.Choice(list(LOG_LEVELS), case_sensitive=False),
               help="What is logged.")  # fmt: skip
@@ -202,43 +170,46 @@ def _parse_poll_wait(context: click.Context, option: click.Parameter, seconds: i
 @click.option("--grpc_workers", "--workers", metavar="N", type=int, default=1,
               callback=_parse_workers, expose_value=False,
               help="Server processes on the port; only 1 yet.")  # fmt: skip
-@click.option("--file_system_poll_wait_seconds", metavar="N", type=int, default=0,
-              callback=_parse_poll_wait, expose_value=False,
-              help="Seconds between looks for changes; only 0 (never) yet.")  # fmt: skip
 @_refused_flags
 def serve(
     *,
     model_name: str | None,
-    model_path: Path | None,
+    model_path: str | None,
+    config_path: Path | None,
+    poll_wait_s: float,
+    cpu_extension: Path | None,
     port: int,
     grpc_bind_address: tuple[str, ...],
-    nireq: int,
-    target_device: str,
-    plugin_config: dict[str, PluginValue],
-    cache_dir: Path | None,
     log_level: str,
     log_path: Path | None,
     grpc_max_threads: int,
     grpc_channel_arguments: dict[str, str | int],
+    **model_values: Any,
 ) -> None:
-    """Serve a model until SIGTERM or SIGINT.
+    """Serve models until SIGTERM or SIGINT.
 
-    Without --model_name and --model_path, the bundled example is served. Options may be written
-    with dashes or underscores.
+    Without --model_name, --model_path and --config_path, the bundled example is served.
+    Options may be written with dashes or underscores.
     """
     try:
         set_up_logging(log_level.upper(), log_path)
     except OSError as error:
         raise click.ClickException(f"--log_path {log_path}: {error.strerror}") from None
-    name, path = _choose_model(model_name, model_path)
-    if model_path is None:
-        example = images()[0].path
-        click.echo(f"No model given: serving the bundled example as {name}. Try:\n"
-                   f"  kfs-fast infer {name} --image {example} --url localhost:{port or 'PORT'}"
-                   )  # fmt: skip
-    model = ModelSettings(name, path, nireq, plugin_config, target_device, cache_dir)
+    check_together(model_values)
+    models: tuple[ModelSettings, ...] = ()
+    if config_path is None:
+        name, path = _choose_model(model_name, model_path)
+        if model_path is None:
+            _tell_of_example(name, port)
+        models = (ModelSettings(name, path, **model_values),)
+    else:
+        _refuse_flags_of_one_model(config_path)
     settings = ServerSettings(
-        models=(model,),
+        models=models,
+        config_path=config_path,
+        defaults=ModelSettings("", "", **model_values),
+        poll_wait_s=poll_wait_s,
+        cpu_extension=cpu_extension,
         port=port,
         grpc_bind_address=grpc_bind_address,
         grpc_max_threads=grpc_max_threads,
@@ -249,11 +220,30 @@ def serve(
     sys.exit(run(settings))
 
 
-def _choose_model(name: str | None, path: Path | None) -> tuple[str, Path]:
+def _tell_of_example(name: str, port: int) -> None:
+    example = images()[0].path
+    click.echo(
+        f"No model given: serving the bundled example as {name}. Try:\n"
+        f"  kfs-fast infer {name} --image {example} --url localhost:{port or 'PORT'}"
+    )
+
+
+def _refuse_flags_of_one_model(config_path: Path) -> None:
+    context = click.get_current_context()
+    for option in context.command.params:
+        given = context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
+        if given and option.name in OF_ONE_MODEL:
+            raise click.UsageError(
+                f"{option.opts[0]} and --config_path exclude each other: say it in {config_path}"
+            )
+
+
+def _choose_model(name: str | None, path: str | None) -> tuple[str, Path | str]:
     if name is not None and path is not None:
-        if ".." in path.parts:
-            raise click.UsageError(f"--model_path {path}: '..' is not allowed in it")
-        return name, path
+        try:
+            return name, resolve_path(path, Path.cwd())
+        except ValueError as error:
+            raise click.UsageError(f"--model_path {path}: {error}") from None
     if name is not None:
         raise click.UsageError("--model_name needs --model_path: where is the model?")
     if path is not None:

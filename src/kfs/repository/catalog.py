@@ -41,20 +41,26 @@ class VersionEntry:
         self.servable: Servable | None = None
         # A set, because adding and discarding are atomic: counting would need a lock.
         self.leases: set[Lease] = set()
+        self._ending = threading.Lock()
 
     @property
     def is_available(self) -> bool:
         return self.state is State.AVAILABLE
 
-    def drain(self, timeout_s: float) -> bool:
-        """Let no new lease begin and wait for the last to end; False when time ran out."""
+    def retire(self) -> None:
+        """Let no new lease begin; the last one to end unloads the servable."""
         self.state = State.UNLOADING
-        end = time.monotonic() + timeout_s
-        while self.leases:
-            if time.monotonic() >= end:
-                return False
-            time.sleep(0.01)
-        return True
+        self.unload_if_idle()
+
+    def unload_if_idle(self) -> None:
+        """Unload what is retired and not in use any more."""
+        if self.state is not State.UNLOADING or self.leases:
+            return
+        with self._ending:
+            servable, self.servable = self.servable, None
+            self.state = State.END
+        if servable is not None:
+            servable.unload()
 
 
 class Lease:
@@ -68,6 +74,8 @@ class Lease:
 
     def release(self) -> None:
         self._entry.leases.discard(self)
+        if self._entry.state is State.UNLOADING:
+            self._entry.unload_if_idle()
 
     def __enter__(self) -> Servable:
         return self.servable
@@ -78,7 +86,7 @@ class Lease:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._entry.leases.discard(self)
+        self.release()
 
 
 @dataclass(frozen=True)
@@ -135,19 +143,33 @@ class Catalog:
         with self._write:
             self.snapshot = MappingProxyType({name: Entry(), **self.snapshot})
 
-    def add_version(self, name: str, version: int) -> VersionEntry:
-        """A new entry in state LOADING."""
-        added = VersionEntry(version)
-        with self._write:
-            entry = self.snapshot.get(name, Entry())
-            versions = MappingProxyType({**entry.versions, version: added})
-            self.snapshot = MappingProxyType({**self.snapshot, name: Entry(versions)})
-        return added
+    def begin(self, name: str, version: int) -> VersionEntry:
+        """A new entry in state LOADING.
 
-    def publish(self, entry: VersionEntry, servable: Servable) -> None:
-        """From LOADING to AVAILABLE."""
+        It is to be seen at once unless the version is being served: then the old one stays until
+        `publish`.
+        """
+        entry = VersionEntry(version)
+        found = self.snapshot.get(name, Entry()).versions.get(version)
+        if found is None or not found.is_available:
+            self._put(name, entry)
+        return entry
+
+    def publish(self, name: str, entry: VersionEntry, servable: Servable) -> None:
+        """From LOADING to AVAILABLE; what it replaces is retired after the swap."""
         entry.servable = servable
+        entry.error = None
         entry.state = State.AVAILABLE
+        replaced = self.snapshot.get(name, Entry()).versions.get(entry.version)
+        self._put(name, entry)
+        if replaced is not None and replaced is not entry:
+            replaced.retire()
+
+    def _put(self, name: str, entry: VersionEntry) -> None:
+        with self._write:
+            versions = self.snapshot.get(name, Entry()).versions
+            changed = Entry(MappingProxyType({**versions, entry.version: entry}))
+            self.snapshot = MappingProxyType({**self.snapshot, name: changed})
 
     def entry(self, name: str) -> Entry:
         """
@@ -192,11 +214,19 @@ class Catalog:
             lease = _try_lease(found)
             if lease is not None:
                 return lease
+            if self._is_superseded(name, version, found):
+                continue
             _refuse_unless_loading(found, name)
             if time.monotonic() >= wait_end:
                 raise _not_available(errors.MODEL_VERSION_NOT_LOADED_YET, name, found)
             call.check()
             time.sleep(_LOOK_S)
+
+    def _is_superseded(self, name: str, version: int | None, found: VersionEntry) -> bool:
+        """Whether another version took the place of `found` since it was looked up."""
+        entry = self.entry(name)
+        now = entry.default() if version is None else entry.versions.get(version)
+        return now is not None and now is not found
 
     def set_failed(self, entry: VersionEntry, error: str) -> None:
         """Loading failed; the entry stays in state LOADING, as clients of OVMS know it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from functools import lru_cache
 from pathlib import Path
 
 from kfs.errors import ModelLoadError
@@ -33,5 +34,11 @@ def find_versions(base_path: Path) -> dict[int, Path]:
         if _VERSION.fullmatch(folder.name) and int(folder.name) <= MAX_VERSION:
             versions[int(folder.name)] = folder
         else:
-            _log.warning("Ignored folder %s: its name is not a version number", folder)
+            _warn_once(folder)
     return versions
+
+
+@lru_cache(maxsize=4096)
+def _warn_once(folder: Path) -> None:
+    """Folders are looked at again and again."""
+    _log.warning("Ignored folder %s: its name is not a version number", folder)

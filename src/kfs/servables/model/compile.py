@@ -13,6 +13,7 @@ import openvino as ov
 
 from kfs.datatypes import from_openvino
 from kfs.errors import ModelLoadError
+from kfs.servables.model.preparation import client_name, layout_of, prepare
 from kfs.servables.model.source import find_model_file, read_tensor_names
 from kfs.settings import ModelSettings, PluginValue
 from kfs.signature import Dim, Signature, TensorSpec
@@ -40,6 +41,18 @@ def core() -> Any:
     return ov.Core()
 
 
+def add_extension(library: Path) -> None:
+    """Make the operations of a library known to OpenVINO, for every model after.
+
+    Raises:
+        ModelLoadError: OpenVINO does not take it.
+    """
+    try:
+        core().add_extension(str(library))
+    except Exception as error:
+        raise ModelLoadError(f"cpu_extension {library}: {_one_line(error)}") from error
+
+
 def compile_model(settings: ModelSettings, folder: Path) -> Compiled:
     """Read and compile the model in a version folder, or a single file.
 
@@ -52,6 +65,7 @@ def compile_model(settings: ModelSettings, folder: Path) -> Compiled:
         model = core().read_model(path)
     except Exception as error:
         raise ModelLoadError(f"OpenVINO cannot read {path}: {_one_line(error)}") from error
+    model = prepare(model, settings, names)
     inputs = _specs(model.inputs, names.inputs, path, "input")
     outputs = _specs(model.outputs, names.outputs, path, "output")
     properties = plugin_properties(settings)
@@ -70,13 +84,57 @@ def compile_model(settings: ModelSettings, folder: Path) -> Compiled:
 
 
 def plugin_properties(settings: ModelSettings) -> dict[str, PluginValue]:
-    """OpenVINO's properties for compilation: the operator's, else low latency."""
-    properties = dict(settings.plugin_config)
+    """OpenVINO's properties for compilation: the operator's, else low latency.
+
+    Names that OpenVINO has dropped are understood as OpenVINO Model Server does.
+
+    Raises:
+        ModelLoadError: a property that the device does not have.
+    """
+    properties: dict[str, PluginValue] = {}
+    for name, value in settings.plugin_config.items():
+        properties.update(_current_property(name, value))
+    _check_properties(properties, settings.target_device)
     if "NUM_STREAMS" not in properties and "PERFORMANCE_HINT" not in properties:
         properties["PERFORMANCE_HINT"] = "LATENCY"
-    if settings.cache_dir is not None:
+    if settings.cache_dir is not None and (settings.allow_cache or not settings.is_auto):
         properties["CACHE_DIR"] = str(settings.cache_dir)
     return properties
+
+
+def _current_property(name: str, value: PluginValue) -> dict[str, PluginValue]:
+    """A property by the name and with the type that OpenVINO takes today."""
+    text = str(value)
+    if name in ("CPU_THROUGHPUT_STREAMS", "GPU_THROUGHPUT_STREAMS"):
+        if text == name.replace("STREAMS", "AUTO"):
+            return {"PERFORMANCE_HINT": "THROUGHPUT"}
+        return {"NUM_STREAMS": text}
+    if name == "CPU_THREADS_NUM":
+        name = "INFERENCE_NUM_THREADS"
+    if name == "NUM_STREAMS":
+        return {name: text}
+    if name in ("INFERENCE_NUM_THREADS", "AUTO_BATCH_TIMEOUT") and text.isdecimal():
+        return {name: int(text)}
+    if name == "ENABLE_CPU_PINNING" and text.lower() in ("true", "false"):
+        return {name: text.lower() == "true"}
+    return {name: value}
+
+
+def _check_properties(properties: Mapping[str, PluginValue], device: str) -> None:
+    if ":" in device or device in ("AUTO", "MULTI", "HETERO", "BATCH"):
+        return  # their properties are those of the devices behind them
+    try:
+        known = {str(name) for name in core().get_property(device, "SUPPORTED_PROPERTIES")}
+    except Exception as error:
+        devices = ", ".join(core().available_devices)
+        raise ModelLoadError(
+            f"OpenVINO has no device {device} here; it has {devices}: {_one_line(error)}"
+        ) from error
+    for name in properties:
+        if name not in known and name != "ENABLE_MMAP":
+            raise ModelLoadError(
+                f"plugin_config: {device} has no property {name}; it has {', '.join(sorted(known))}"
+            )
 
 
 def _specs(
@@ -90,31 +148,21 @@ def _specs(
 
 
 def _spec(port: Any, index: int, aliases: Mapping[str, str], path: Path, kind: str) -> TensorSpec:
-    names = sorted(port.names, key=str.encode)
-    if not names and kind == "input":
+    if not port.names and kind == "input":
         raise ModelLoadError(f"{path}: input {index} has no name, so no request could send it")
-    name = names[0] if names else f"out_{index}"
-    alias = next((aliases[name] for name in names if name in aliases), name)
+    name = client_name(port, index, aliases)
     shape = tuple(
         Dim(dim.get_min_length(), None if dim.get_max_length() < 0 else dim.get_max_length())
         for dim in _dimensions(port, path, kind, name)
     )
     datatype = from_openvino(port.element_type.get_type_name())
-    return TensorSpec(alias, datatype, shape, _layout(port, len(shape)))
+    return TensorSpec(name, datatype, shape, layout_of(port, len(shape)))
 
 
 def _dimensions(port: Any, path: Path, kind: str, name: str) -> list[Any]:
     if port.partial_shape.rank.is_dynamic:
         raise ModelLoadError(f"{path}: {kind} {name} has no fixed number of dimensions")
     return list(port.partial_shape)
-
-
-def _layout(port: Any, rank: int) -> str:
-    """The layout stored in the model, else `N...`; letters without OpenVINO's brackets."""
-    layout = getattr(port.get_node(), "layout", None)
-    text = "..." if layout is None else str(layout).strip("[]").replace(",", "")
-    # OpenVINO says `...` of a tensor that nothing was said of.
-    return "N..." if text in ("", "...") and rank else text
 
 
 def _one_line(error: Exception) -> str:

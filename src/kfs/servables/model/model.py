@@ -3,71 +3,52 @@
 from __future__ import annotations
 
 import logging
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 from kfs import errors
+from kfs._fast.wire import Request
 from kfs.datatypes import DATATYPES
 from kfs.errors import ModelLoadError, ServingError
 from kfs.servables.base import CallContext, Servable
+from kfs.servables.binding import bind
 from kfs.servables.model.compile import Compiled, compile_model, is_alias_safe
 from kfs.servables.model.slots import Slots
 from kfs.settings import ModelSettings
-from kfs.signature import format_shape
+from kfs.signature import ANY, Signature, TensorSpec, fixed, format_shape
 from kfs.tensors.arrays import TensorMap
 
 _log = logging.getLogger("kfs.model")
 
 
-class Model(Servable):
-    """One version of one model, compiled, with its slots."""
+class _Program:
+    """A compiled model and its slots."""
 
-    def __init__(self, name: str, version: int, compiled: Compiled, slots: Slots) -> None:
-        self.name = name
-        self.version = version
-        self.signature = compiled.signature
-        self._compiled = compiled
-        self._slots = slots
-        self._input_names = [spec.name for spec in compiled.inputs]
-        self._served_outputs = [
-            (index, spec)
-            for index, spec in enumerate(compiled.outputs)
-            if spec.datatype.name in DATATYPES
-        ]
-
-    @classmethod
-    def load(cls, settings: ModelSettings, version: int, folder: Path) -> Model:
-        """Read, compile and get ready.
-
-        Raises:
-            ModelLoadError: one line that says what is wrong.
-        """
-        compiled = compile_model(settings, folder)
+    def __init__(self, settings: ModelSettings, folder: Path) -> None:
+        self.compiled: Compiled = compile_model(settings, folder)
+        n_slots = self.compiled.n_slots
         try:
-            slots = Slots(
-                compiled.model, compiled.n_slots, alias=is_alias_safe(settings.target_device)
+            self.slots = Slots(
+                self.compiled.model, n_slots, alias=is_alias_safe(settings.target_device)
             )
         except Exception as error:
             raise ModelLoadError(
-                f"no {compiled.n_slots} infer requests for {settings.name}: {error}"
+                f"no {n_slots} infer requests for {settings.name}: {error}"
             ) from error
-        for kind, specs in (("Input", compiled.inputs), ("Output", compiled.outputs)):
-            for spec in specs:
-                _log.info(
-                    "%s name: %s; shape: %s; precision: %s; layout: %s",
-                    kind, spec.name, format_shape(spec.shape), spec.datatype.label, spec.layout,
-                )  # fmt: skip
-        _log.info(
-            "Loaded model %s; version: %d; No of InferRequests: %d",
-            settings.name, version, compiled.n_slots,
-        )  # fmt: skip
-        return cls(settings.name, version, compiled, slots)
+        self.input_names = [spec.name for spec in self.compiled.inputs]
+        self.served_outputs = [
+            (index, spec)
+            for index, spec in enumerate(self.compiled.outputs)
+            if spec.datatype.name in DATATYPES
+        ]
 
     def infer(self, tensors: TensorMap, call: CallContext) -> TensorMap:
-        slot = self._slots.take(call)
+        slot = self.slots.take(call)
         call.check()
-        slot.infer([tensors[name] for name in self._input_names])
+        slot.infer([tensors[name] for name in self.input_names])
         outputs: TensorMap = {}
-        for index, spec in self._served_outputs:
+        for index, spec in self.served_outputs:
             output = slot.output(index)
             if len(output.shape) != len(spec.shape) or not all(
                 dim.accepts(size) for dim, size in zip(spec.shape, output.shape, strict=True)
@@ -80,5 +61,121 @@ class Model(Servable):
             outputs[spec.name] = output
         return outputs
 
+
+class Model(Servable):
+    """One version of one model, compiled, with its slots."""
+
+    def __init__(self, settings: ModelSettings, version: int, folder: Path) -> None:
+        self.name = settings.name
+        self.version = version
+        self._program = _Program(settings, folder)
+        self.signature = self._program.compiled.signature
+
+    @classmethod
+    def load(cls, settings: ModelSettings, version: int, folder: Path) -> Model:
+        """Read, compile and get ready.
+
+        Raises:
+            ModelLoadError: one line that says what is wrong.
+        """
+        model = (AutoModel if settings.is_auto else Model)(settings, version, folder)
+        model._log_loaded()
+        return model
+
+    def infer(self, tensors: TensorMap, call: CallContext) -> TensorMap:
+        return self._program.infer(tensors, call)
+
     def unload(self) -> None:
         _log.info("Unloaded model: %s; version: %d", self.name, self.version)
+
+    def _log_loaded(self) -> None:
+        for kind, specs in (("Input", self.signature.inputs), ("Output", self.signature.outputs)):
+            for spec in specs:
+                _log.info(
+                    "%s name: %s; shape: %s; precision: %s; layout: %s",
+                    kind, spec.name, format_shape(spec.shape), spec.datatype.label, spec.layout,
+                )  # fmt: skip
+        _log.info(
+            "Loaded model %s; version: %d; No of InferRequests: %d",
+            self.name, self.version, self._program.compiled.n_slots,
+        )  # fmt: skip
+
+
+class AutoModel(Model):
+    """A model that is compiled anew for the shape or the batch of a request.
+
+    The new program takes the place of the old one as a whole: inferences that run on the old one
+    finish there, so none waits but those that ask for another shape.
+    """
+
+    def __init__(self, settings: ModelSettings, version: int, folder: Path) -> None:
+        super().__init__(settings, version, folder)
+        self._settings = settings
+        self._folder = folder
+        self._reshaping = threading.Lock()
+        self._accepted = Signature.of(
+            [self._accept(spec) for spec in self.signature.inputs], self.signature.outputs
+        )
+
+    def bind(self, request: Request) -> TensorMap:
+        return bind(request, self._accepted)
+
+    def infer(self, tensors: TensorMap, call: CallContext) -> TensorMap:
+        return self._program_for(tensors, call).infer(tensors, call)
+
+    def _accept(self, spec: TensorSpec) -> TensorSpec:
+        """What may be sent: any size where it is `auto`."""
+        if "auto" in self._settings.shapes.values():
+            shape = self._settings.shapes.get(spec.name, self._settings.shapes.get(""))
+            return replace(spec, shape=(ANY,) * len(spec.shape)) if shape == "auto" else spec
+        axis = spec.batch_axis
+        dims = (ANY if index == axis else dim for index, dim in enumerate(spec.shape))
+        return replace(spec, shape=tuple(dims))
+
+    def _program_for(self, tensors: TensorMap, call: CallContext) -> _Program:
+        program = self._program
+        if _fits(program, tensors):
+            return program
+        with self._reshaping:
+            call.check()
+            if not _fits(self._program, tensors):
+                self._reshape(tensors)
+            return self._program
+
+    def _reshape(self, tensors: TensorMap) -> None:
+        self._check_batches(tensors)
+        shapes = {name: fixed(*tensor.shape) for name, tensor in tensors.items()}
+        settings = replace(
+            self._settings,
+            shapes=shapes,
+            batch=None,
+            cache_dir=self._settings.cache_dir if self._settings.allow_cache else None,
+        )
+        told = ", ".join(f"{name} {format_shape(shape)}" for name, shape in shapes.items())
+        try:
+            program = _Program(settings, self._folder)
+        except ModelLoadError as error:
+            raise ServingError(errors.RESHAPE_FAILED, f"Actual: {told}; {error}") from error
+        self._program = program
+        self.signature = program.compiled.signature
+        _log.info("Reshaped model %s; version: %d; to: %s", self.name, self.version, told)
+
+    def _check_batches(self, tensors: TensorMap) -> None:
+        """With an `auto` batch, all inputs have that of the first."""
+        if self._settings.batch != "auto":
+            return
+        expected: int | None = None
+        for spec in self._accepted.inputs:
+            if spec.batch_axis is None:
+                continue
+            size = tensors[spec.name].shape[spec.batch_axis]
+            expected = size if expected is None else expected
+            if size != expected:
+                raise ServingError(
+                    errors.INVALID_BATCH_SIZE,
+                    f"Expected: {expected}; Actual: {size}; input name: {spec.name}",
+                )
+
+
+def _fits(program: _Program, tensors: TensorMap) -> bool:
+    return all(tensors[spec.name].shape == spec.static_shape for spec in program.compiled.inputs)

@@ -1,0 +1,350 @@
+"""config.json: its schema, and from a file to what is wanted.
+
+The schema is that of OpenVINO Model Server, with the options of models that its documents have
+and its schema forgot (mean, scale, color_format, precision).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from kfs import options
+from kfs.settings import ModelSettings
+
+_log = logging.getLogger("kfs.repository")
+
+CLOUD_PREFIXES = ("s3://", "gs://", "az://", "azfs://")
+
+ByTensor = str | dict[str, str]
+Count = Annotated[int, Field(ge=0)]
+Demultiply = Annotated[int, Field(ge=-1, le=10000)]
+
+
+class ConfigError(Exception):
+    """A config.json that cannot be served at all: the file, the place in it, what was expected."""
+
+
+class _Closed(BaseModel):
+    """An object without unknown keys, and values of the very types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class _CustomLoaderOptions(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    loader_name: str
+
+
+class ModelConfig(_Closed):
+    name: str
+    base_path: str | None = None
+    batch_size: Count | str | None = None
+    shape: ByTensor | None = None
+    layout: ByTensor | None = None
+    model_version_policy: dict[str, Any] | None = None
+    nireq: Count | None = None
+    target_device: str | None = None
+    plugin_config: dict[str, str | bool | int | float] = Field(default_factory=dict)
+    allow_cache: bool = False
+    mean: str | float | list[float] | None = None
+    scale: str | float | list[float] | None = None
+    color_format: str | None = None
+    precision: str | None = None
+    custom_loader_options: _CustomLoaderOptions | None = None
+    graph_path: str | None = None
+    subconfig: str | None = None
+    stateful: bool | None = None
+    idle_sequence_cleanup: bool | None = None
+    low_latency_transformation: bool | None = None
+    max_sequence_number: Count | None = None
+
+
+class ModelItem(_Closed):
+    config: ModelConfig
+
+
+class Source(_Closed):
+    node_name: str
+    data_item: str
+
+
+class NodeOutput(_Closed):
+    data_item: str
+    alias: str
+
+
+SourceMap = Annotated[dict[str, Source], Field(min_length=1, max_length=1)]
+
+
+class Node(_Closed):
+    name: str
+    type: Literal["DL model", "custom"]
+    model_name: str | None = None
+    library_name: str | None = None
+    version: Annotated[int, Field(ge=1)] | None = None
+    inputs: list[SourceMap]
+    outputs: list[NodeOutput]
+    params: dict[str, str] = Field(default_factory=dict)
+    demultiply_count: Demultiply | None = None
+    gather_from_node: str | None = None
+
+    @model_validator(mode="after")
+    def _has_what_its_type_needs(self) -> Node:
+        needed, other = ("model_name", "library_name")
+        if self.type == "custom":
+            needed, other = other, needed
+        if getattr(self, needed) is None:
+            raise ValueError(f"a node of type {self.type} needs {needed}")
+        if getattr(self, other) is not None:
+            raise ValueError(f"a node of type {self.type} has no {other}")
+        return self
+
+
+class PipelineConfig(_Closed):
+    name: str
+    inputs: list[str]
+    nodes: list[Node]
+    outputs: list[SourceMap]
+    demultiply_count: Demultiply | None = None
+
+
+class LibraryConfig(_Closed):
+    name: str
+    base_path: str
+
+
+class GraphConfig(_Closed):
+    name: str
+    base_path: str | None = None
+    graph_path: str | None = None
+    subconfig: str | None = None
+
+
+class CustomLoader(_Closed):
+    loader_name: str
+    library_path: str
+    loader_config_file: str | None = None
+
+
+class CustomLoaderItem(_Closed):
+    config: CustomLoader
+
+
+class Metrics(_Closed):
+    enable: bool = False
+    metrics_list: list[str] | None = None
+
+
+class Monitoring(_Closed):
+    metrics: Metrics = Metrics()
+
+
+class ConfigFile(_Closed):
+    model_config_list: list[ModelItem]
+    mediapipe_config_list: list[GraphConfig] = Field(default_factory=list)
+    pipeline_config_list: list[PipelineConfig] = Field(default_factory=list)
+    custom_node_library_config_list: list[LibraryConfig] = Field(default_factory=list)
+    custom_loader_config_list: list[CustomLoaderItem] = Field(default_factory=list)
+    monitoring: Monitoring = Monitoring()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an operator wants served.
+
+    Attributes:
+        models: by name.
+        broken: names whose entry cannot be served, and why.
+        file: the file it was read from; None when it came from the command line.
+    """
+
+    models: Mapping[str, ModelSettings] = field(default_factory=dict)
+    broken: Mapping[str, str] = field(default_factory=dict)
+    file: ConfigFile | None = None
+
+
+def read_config(path: Path, defaults: ModelSettings) -> Wanted:
+    """Read, validate and resolve a config.json.
+
+    Args:
+        path: the file; relative paths in it start at its folder.
+        defaults: what the command line says of every model (nireq, device, cache folder).
+
+    Raises:
+        ConfigError: the file cannot be read, is no JSON, or breaks the schema.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON: {error}") from None
+    try:
+        file = ConfigFile.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_told(error, document)}") from None
+    return _wanted(file, path.parent, defaults)
+
+
+def _wanted(file: ConfigFile, folder: Path, defaults: ModelSettings) -> Wanted:
+    models: dict[str, ModelSettings] = {}
+    broken: dict[str, str] = {}
+    for item in file.model_config_list:
+        config = item.config
+        if config.name in models or config.name in broken:
+            _log.warning("%s is configured more than once; the first is served", config.name)
+            continue
+        try:
+            models[config.name] = _settings(config, folder, defaults)
+        except ValueError as error:
+            broken[config.name] = str(error)
+    for name, kind in _others(file):
+        if name in models or name in broken:
+            _log.warning("%s is configured more than once; the first is served", name)
+        else:
+            broken[name] = f"{kind} are not served yet"
+    return Wanted(models, broken, file)
+
+
+def _others(file: ConfigFile) -> list[tuple[str, str]]:
+    pipelines = [(pipeline.name, "pipelines") for pipeline in file.pipeline_config_list]
+    return pipelines + [(graph.name, "graphs") for graph in file.mediapipe_config_list]
+
+
+def _settings(config: ModelConfig, folder: Path, defaults: ModelSettings) -> ModelSettings:
+    """
+    Raises:
+        ValueError: this entry cannot be served; the option and the reason.
+    """
+    if config.custom_loader_options is not None:
+        raise ValueError("custom_loader_options: custom loaders are not served")
+    if config.stateful:
+        raise ValueError("stateful: OVMS itself dropped stateful models in 2026.3")
+    shapes = _lenient("shape", config.name, config.shape)
+    batch = _lenient_batch(config)
+    if shapes and batch is not None:
+        _log.warning("%s: batch_size is ignored, since shape is given", config.name)
+        batch = None
+    return replace(
+        defaults,
+        name=config.name,
+        base_path=resolve_path(config.base_path, folder),
+        nireq=defaults.nireq if config.nireq is None else config.nireq,
+        plugin_config=config.plugin_config or defaults.plugin_config,
+        target_device=config.target_device or defaults.target_device,
+        version_policy=_strict("model_version_policy", config.model_version_policy),
+        shapes=shapes,
+        batch=batch,
+        layouts=_strict("layout", config.layout),
+        mean=_strict("mean", config.mean),
+        scale=_strict("scale", config.scale),
+        color_format=_strict("color_format", config.color_format),
+        precision=_strict("precision", config.precision),
+        allow_cache=config.allow_cache,
+    )
+
+
+def resolve_path(base_path: str | None, folder: Path) -> Path | str:
+    """Where a model is: an address in a cloud as it is, a relative path from `folder`.
+
+    Raises:
+        ValueError: there is no path, or `..` is in it.
+    """
+    if not base_path:
+        raise ValueError("expected where the model is; the path is missing")
+    if ".." in base_path.split("/"):
+        raise ValueError(f"'..' is not allowed in the path {base_path}")
+    if base_path.startswith(CLOUD_PREFIXES):
+        return base_path
+    return Path(os.path.abspath(folder / base_path))
+
+
+_PARSERS: dict[str, Any] = {
+    "layout": lambda value: options.parse_by_tensor(value, options.parse_layout),
+    "mean": lambda value: options.parse_numbers(str(value)),
+    "scale": lambda value: options.parse_numbers(str(value)),
+    "color_format": options.parse_color_format,
+    "precision": options.parse_precision,
+    "model_version_policy": options.parse_version_policy,
+}
+_ABSENT: dict[str, Any] = {
+    "layout": {}, "mean": (), "scale": (), "model_version_policy": options.VersionPolicy(),
+}  # fmt: skip
+
+
+def _strict(option: str, value: object) -> Any:
+    if value is None:
+        return _ABSENT.get(option)
+    try:
+        return _PARSERS[option](value)
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from None
+
+
+def _lenient(option: str, model: str, value: ByTensor | None) -> dict[str, options.Shape]:
+    """Shapes; a malformed one is left out with a warning, as OVMS does."""
+    if value is None:
+        return {}
+    parts = {options.UNNAMED: value} if isinstance(value, str) else value
+    shapes: dict[str, options.Shape] = {}
+    for name, text in parts.items():
+        try:
+            shapes[name] = options.parse_shape(text)
+        except ValueError as error:
+            _log.warning("%s: %s is ignored: %s", model, option, error)
+    return shapes
+
+
+def _lenient_batch(config: ModelConfig) -> options.Batch | None:
+    if config.batch_size is None:
+        return None
+    try:
+        return options.parse_batch(config.batch_size)
+    except ValueError as error:
+        _log.warning("%s: batch_size is ignored: %s", config.name, error)
+        return None
+
+
+def _told(error: ValidationError, document: object) -> str:
+    """The deepest fault: its place in the file, what was expected, what was found."""
+    # A value that may be of two types has a fault for each; the deeper one is the nearer miss.
+    faults = [(_place(fault, document), fault) for fault in error.errors(include_url=False)]
+    place, first = max(faults, key=lambda fault: fault[0].count(".") + fault[0].count("["))
+    if first["type"] == "extra_forbidden":
+        return f"{place}: this key is not allowed here"
+    messages = dict.fromkeys(fault["msg"] for other, fault in faults if other == place)
+    message = " or ".join(messages).replace("Value error, ", "")
+    if first["type"] in ("missing", "value_error"):
+        return f"{place}: {message}"
+    return f"{place}: {message}; found {_short(first['input'])}"
+
+
+def _place(fault: ErrorDetails, document: object) -> str:
+    """`model_config_list[0].config.nireq`, without what pydantic adds for the arms of unions."""
+    text = ""
+    here: Any = document
+    *parents, last = fault["loc"] or ("",)
+    for part in [*parents, last]:
+        inside = (isinstance(here, dict) and part in here) or (
+            isinstance(here, list) and isinstance(part, int) and part < len(here)
+        )
+        if inside:
+            here = here[part]
+        elif not (fault["type"] == "missing" and part is last):
+            continue
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text.lstrip(".") or "the file"
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,213 @@
+"""Keeps the catalog true to what is wanted and to what is on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from kfs.errors import ModelLoadError
+from kfs.repository.catalog import Catalog, Entry, VersionEntry
+from kfs.repository.changes import compare
+from kfs.repository.config import ConfigError, Wanted
+from kfs.repository.folders import find_versions
+from kfs.servables.model import Model
+from kfs.settings import ModelSettings
+
+_log = logging.getLogger("kfs.repository")
+
+#: Told whenever a servable begins or ceases to be available: its name, and whether it is.
+OnChange = Callable[[str, bool], None]
+
+# A file that is being written may be read half: it is looked at again before it is called broken.
+_ATTEMPTS = 3
+_ATTEMPT_WAIT_S = 0.01
+
+
+class Repository:
+    """Loads, replaces and retires servables; one writer at a time.
+
+    Args:
+        catalog: what is kept true.
+        read: reads what is wanted; raises ConfigError.
+        config_path: the file that `read` reads, watched for changes; None when there is none.
+        on_change: told when a servable begins or ceases to be available.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        read: Callable[[], Wanted],
+        config_path: Path | None,
+        on_change: OnChange,
+    ) -> None:
+        self._catalog = catalog
+        self._read = read
+        self._config_path = config_path
+        self._on_change = on_change
+        self._wanted = Wanted()
+        self._digest = b""
+        self._errors: dict[str, str] = {}
+        self._empty: set[str] = set()
+        self._told: dict[str, bool] = {}
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.reload_error: str | None = None
+
+    def load(self) -> None:
+        """Read what is wanted and load it; what fails is logged and leaves the rest.
+
+        Raises:
+            ConfigError: nothing can be made of what is wanted.
+        """
+        self._digest = self._digest_now()
+        self._apply(self._read())
+
+    def error(self, name: str) -> str | None:
+        """Why the newest try at a model failed."""
+        return self._errors.get(name)
+
+    def poll(self) -> None:
+        """Look once for changes of the file and of version folders."""
+        digest = self._digest_now()
+        if digest != self._digest:
+            wanted = self._read_again()
+            self._digest = digest
+            if wanted is not None:
+                self._apply(wanted)
+                return
+        for settings in self._wanted.models.values():
+            self._sync(settings, replaced=False)
+
+    def watch(self, interval_s: float) -> None:
+        """Poll on a thread of its own until `stop`."""
+        self._thread = threading.Thread(
+            target=self._watch, args=(interval_s,), name="repository", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _watch(self, interval_s: float) -> None:
+        while not self._stopping.wait(interval_s):
+            try:
+                self.poll()
+            except Exception:
+                _log.exception("Unexpected error while looking for changes")
+
+    def _digest_now(self) -> bytes:
+        if self._config_path is None:
+            return b""
+        try:
+            return hashlib.sha256(self._config_path.read_bytes()).digest()
+        except OSError as error:
+            return str(error).encode()
+
+    def _read_again(self) -> Wanted | None:
+        """What the changed file wants; None when it is broken, so that nothing changes."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                wanted = self._read()
+            except ConfigError as error:
+                self.reload_error = str(error)
+                if attempt + 1 < _ATTEMPTS:
+                    time.sleep(_ATTEMPT_WAIT_S)
+            else:
+                self.reload_error = None
+                return wanted
+        _log.error("Nothing is changed, the new configuration is broken: %s", self.reload_error)
+        return None
+
+    def _apply(self, wanted: Wanted) -> None:
+        changes = compare(self._wanted.models, wanted.models)
+        self._wanted = wanted
+        for name in [*wanted.models, *wanted.broken]:
+            self._catalog.add_name(name)
+        for name, settings in wanted.models.items():
+            self._sync(settings, replaced=name in changes.replaced)
+        for name, error in wanted.broken.items():
+            self._set_error(name, f"{name}: {error}")
+        for name in changes.removed:
+            self._retire(name)
+            if name not in wanted.broken:
+                self._errors.pop(name, None)
+        for name in wanted.broken:
+            self._tell(name)
+
+    def _sync(self, settings: ModelSettings, *, replaced: bool) -> None:
+        """Load the versions that are wanted and not served, then retire the others."""
+        name = settings.name
+        try:
+            there = find_versions(Path(settings.base_path))
+        except ModelLoadError as error:
+            self._set_error(name, f"model {name}: {error}")
+            self._retire(name)
+            return
+        served = set() if replaced else self._available(name).keys()
+        done, failed = set(served), dict[int, str]()
+        while missing := settings.version_policy.choose(frozenset(there.keys() - failed)) - done:
+            version = max(missing)
+            reason = self._load(settings, version, there[version])
+            if reason is None:
+                done.add(version)
+            else:
+                failed[version] = reason
+        self._note(settings, there, failed)
+        wanted = settings.version_policy.choose(frozenset(there.keys() - failed))
+        for version, entry in self._available(name).items():
+            # What could not be replaced goes on as it was.
+            if version not in wanted and version not in failed:
+                entry.retire()
+        self._tell(name)
+
+    def _note(
+        self, settings: ModelSettings, there: dict[int, Path], failed: dict[int, str]
+    ) -> None:
+        if failed:
+            self._set_error(settings.name, failed[max(failed)])
+            return
+        self._errors.pop(settings.name, None)
+        if there:
+            self._empty.discard(settings.name)
+        elif settings.name not in self._empty:
+            self._empty.add(settings.name)
+            _log.warning("No version found for model in path: %s", settings.base_path)
+
+    def _load(self, settings: ModelSettings, version: int, folder: Path) -> str | None:
+        """Load and publish one version; what went wrong, or None."""
+        entry = self._catalog.begin(settings.name, version)
+        try:
+            servable = Model.load(settings, version, folder)
+        except ModelLoadError as error:
+            self._catalog.set_failed(entry, str(error))
+            return f"model {settings.name}, version {version}: {error}"
+        self._catalog.publish(settings.name, entry, servable)
+        _log.info("Version %d of model %s is available", version, settings.name)
+        return None
+
+    def _retire(self, name: str) -> None:
+        for entry in self._available(name).values():
+            entry.retire()
+        self._tell(name)
+
+    def _available(self, name: str) -> dict[int, VersionEntry]:
+        versions = self._catalog.snapshot.get(name, Entry()).versions
+        return {version: entry for version, entry in versions.items() if entry.is_available}
+
+    def _set_error(self, name: str, error: str) -> None:
+        """Keep and log an error; one that comes again at every look is logged once."""
+        if self._errors.get(name) != error:
+            self._errors[name] = error
+            _log.error("%s", error)
+
+    def _tell(self, name: str) -> None:
+        available = bool(self._available(name))
+        if self._told.get(name) != available:
+            self._told[name] = available
+            self._on_change(name, available)
