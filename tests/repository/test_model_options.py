@@ -1,0 +1,170 @@
+"""What the options of a model do to it: shapes, batch, layouts, preprocessing, properties."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import models
+import numpy as np
+import pytest
+from openvino import opset13 as op
+
+from kfs.errors import Code, ModelLoadError, ServingError
+from kfs.options import Conversion as Into
+from kfs.options import parse_by_tensor, parse_layout, parse_shape
+from kfs.servables.base import CallContext
+from kfs.servables.model import Model
+from kfs.servables.model.compile import plugin_properties
+from kfs.settings import ModelSettings
+from kfs.signature import Dim, fixed
+
+
+def load(folder: Path, *, shape: Any = None, layout: Any = None, **options: Any) -> Model:
+    if shape is not None:
+        options["shapes"] = parse_by_tensor(shape, parse_shape)
+    if layout is not None:
+        options["layouts"] = parse_by_tensor(layout, parse_layout)
+    return Model.load(ModelSettings("m", folder, **options), 1, folder)
+
+
+def shapes(model: Model) -> dict[str, object]:
+    return {spec.name: spec.shape for spec in model.signature.inputs}
+
+
+def infer(model: Model, **tensors: Any) -> dict[str, Any]:
+    with CallContext() as call:
+        outputs = model.infer(dict(tensors), call)
+        return {name: np.array(value) for name, value in outputs.items()}
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    return models.add_two(tmp_path / "two")
+
+
+@pytest.fixture
+def dummy(tmp_path: Path) -> Path:
+    return models.dummy(tmp_path / "dummy")
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """in FP32 [1,3,4,5] -> out = in + 1."""
+    node = models.parameter("in", [1, 3, 4, 5], "f32")
+    return models.save(tmp_path / "image", [node], {"out": op.add(node, np.float32(1))})
+
+
+def test_a_shape_for_the_only_input(dummy: Path) -> None:
+    assert shapes(load(dummy, shape="(3,10)")) == {"b": fixed(3, 10)}
+    assert shapes(load(dummy, shape="(1:4,-1)")) == {"b": (Dim(1, 4), *fixed(-1))}
+    assert shapes(load(dummy, shape={"b": "(2,7)"})) == {"b": fixed(2, 7)}
+
+
+def test_shapes_by_input(two: Path) -> None:
+    wanted = {"input1": "(2,10)", "input2": "(2,10)"}
+    assert shapes(load(two, shape=wanted)) == {"input1": fixed(2, 10), "input2": fixed(2, 10)}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shape": "(1,10)"}, "shape: the model has several inputs (input1, input2)"),
+        ({"shape": {"x": "(1,10)"}}, "shape of x: the model has only input1, input2"),
+        ({"shape": {"input1": "(1,10,3,4,5)"}}, "these shapes: input1"),
+        ({"layout": "NC"}, "layout: the model has several inputs"),
+        (
+            {"layout": {"x": "NC"}},
+            "layout of x: the model has only input1, input2, sum, difference",
+        ),
+        ({"layout": {"input1": "NHWC"}}, "cannot apply layout"),
+        ({"mean": (1.0,)}, "are for models with one input; this has input1, input2"),
+        ({"plugin_config": {"SPEED": "high"}}, "plugin_config: CPU has no property SPEED"),
+        ({"target_device": "TPU"}, "OpenVINO has no device TPU here; it has CPU"),
+    ],
+)
+def test_options_that_do_not_fit_are_told(two: Path, options: Any, message: str) -> None:
+    with pytest.raises(ModelLoadError) as caught:
+        load(two, **options)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_batch_goes_where_the_layout_says(dummy: Path) -> None:
+    assert shapes(load(dummy, batch=Dim(4, 4))) == {"b": fixed(4, 10)}
+    assert shapes(load(dummy, batch=Dim(1, 8))) == {"b": (Dim(1, 8), *fixed(10))}
+    assert shapes(load(dummy, batch=Dim(4, 4), layout="CN")) == {"b": fixed(1, 4)}
+    with pytest.raises(ModelLoadError, match="has no batch dimension"):
+        load(dummy, batch=Dim(4, 4), layout="CD")
+
+
+def test_a_layout_transposes_inputs_and_outputs(image: Path) -> None:
+    values = np.arange(60, dtype=np.float32).reshape(1, 4, 5, 3)
+    model = load(image, layout="NHWC:NCHW")
+    assert shapes(model) == {"in": fixed(1, 4, 5, 3)}
+    assert model.signature.inputs[0].layout == "NHWC"
+    assert np.array_equal(infer(model, **{"in": values})["out"], values.transpose(0, 3, 1, 2) + 1)
+    both = load(image, layout={"in": "NHWC:NCHW", "out": "NHWC:NCHW"})
+    assert both.signature.outputs[0].shape == fixed(1, 4, 5, 3)
+    assert np.array_equal(infer(both, **{"in": values})["out"], values + 1)
+
+
+def test_colour_precision_mean_and_scale_in_this_order(image: Path) -> None:
+    values = np.arange(60, dtype=np.uint8).reshape(1, 3, 4, 5)
+    model = load(
+        image, layout="NCHW", mean=(1.0, 2.0, 3.0), scale=(2.0,),
+        color_format=Into("RGB", "BGR"), precision=Into("uint8", "fp32"),
+    )  # fmt: skip
+    assert model.signature.inputs[0].datatype.name == "UINT8"
+    mean = np.array([1, 2, 3], np.float32).reshape(1, 3, 1, 1)
+    expected = (values[:, ::-1].astype(np.float32) - mean) / 2 + 1
+    assert np.allclose(infer(model, **{"in": values})["out"], expected)
+
+
+def test_names_of_old_properties_are_understood() -> None:
+    def properties(**config: str) -> dict[str, object]:
+        return {**plugin_properties(ModelSettings("m", "m", plugin_config=config))}
+
+    assert properties(CPU_THROUGHPUT_STREAMS="2") == {"NUM_STREAMS": "2"}
+    assert properties(NUM_STREAMS="2", CPU_THREADS_NUM="1", ENABLE_CPU_PINNING="false") == {
+        "NUM_STREAMS": "2", "INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False,
+    }  # fmt: skip
+    auto = properties(CPU_THROUGHPUT_STREAMS="CPU_THROUGHPUT_AUTO")
+    assert auto == {"PERFORMANCE_HINT": "THROUGHPUT"}
+    assert properties() == {"PERFORMANCE_HINT": "LATENCY"}
+
+
+def test_an_auto_shape_follows_the_requests(dummy: Path) -> None:
+    model = load(dummy, shape="auto")
+    for shape in ((1, 10), (3, 4), (3, 4), (2, 10)):
+        values = np.ones(shape, np.float32)
+        assert np.array_equal(infer(model, b=values)["a"], values + 1)
+        assert shapes(model) == {"b": fixed(*shape)}
+
+
+def test_an_auto_batch_is_that_of_the_first_input(two: Path) -> None:
+    model = load(two, batch="auto")
+    ones = np.ones((5, 10), np.float32)
+    assert infer(model, input1=ones, input2=ones)["sum"].shape == (5, 10)
+    with pytest.raises(ServingError) as caught:
+        infer(model, input1=ones, input2=ones[:2])
+    assert caught.value.status.text == "Invalid input batch size"
+
+
+def test_a_shape_that_the_model_cannot_take_leaves_it_as_it_was(tmp_path: Path) -> None:
+    node = models.parameter("b", [1, 10], "f32")
+    product = op.matmul(node, op.constant(np.ones((10, 2), np.float32)), False, False)
+    model = load(models.save(tmp_path, [node], {"a": product}), shape="auto")
+    with pytest.raises(ServingError) as caught:
+        infer(model, b=np.ones((1, 11), np.float32))
+    assert caught.value.status.code is Code.FAILED_PRECONDITION
+    assert str(caught.value).startswith("Model could not be reshaped with requested shape - ")
+    assert infer(model, b=np.ones((1, 10), np.float32))["a"].tolist() == [[10, 10]]
+
+
+def test_what_is_auto_is_not_cached_unless_allowed(dummy: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    load(dummy, shape="auto", cache_dir=cache)
+    assert not cache.exists()
+    load(dummy, shape="auto", cache_dir=cache, allow_cache=True)
+    assert list(cache.iterdir())

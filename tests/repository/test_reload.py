@@ -1,0 +1,300 @@
+"""A repository that lives: files and folders change while clients are served."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import models
+import numpy as np
+import pytest
+from conftest import loopback
+from openvino import opset13 as op
+from wire import Stub, infer_request
+
+from kfs._proto import grpc_predict_v2_pb2 as pb
+from kfs.cli.app import Server
+from kfs.repository.config import ConfigError
+
+ONES = np.ones((1, 10), np.float32)
+
+
+def plus(folder: Path, number: int, *, shape: tuple[int, ...] = (1, 10)) -> None:
+    """b -> a = b + number; the folder appears at once, with everything in it."""
+    making = folder.parent.parent / f"making-{threading.get_ident()}"
+    b = models.parameter("b", shape, "f32")
+    models.save(making, [b], {"a": op.add(b, op.constant(np.float32(number)))})
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    making.rename(folder)
+
+
+class Site:
+    """A config.json with models beside it, and a server that polls when it is told to."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.models: dict[str, dict[str, Any]] = {}
+        self.server: Server | None = None
+        self.channel: grpc.Channel | None = None
+
+    def write(self, text: str | None = None) -> None:
+        document = {"model_config_list": [{"config": self.models[name]} for name in self.models]}
+        path = self.root / "config.json"
+        path.with_suffix(".new").write_text(json.dumps(document) if text is None else text)
+        path.with_suffix(".new").rename(path)
+
+    def add(self, name: str, number: int = 0, version: int = 1, **config: Any) -> None:
+        plus(self.root / name / str(version), number)
+        self.models[name] = {"name": name, "base_path": name, **config}
+
+    def start(self, poll_wait_s: float = 0) -> Stub:
+        self.write()
+        settings = replace(
+            loopback(), config_path=self.root / "config.json", poll_wait_s=poll_wait_s
+        )
+        self.server = Server(settings)
+        self.server.__enter__()
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{self.server.port}")
+        return Stub(self.channel)
+
+    def poll(self) -> None:
+        assert self.server
+        self.server.repository.poll()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path)
+    yield site
+    if site.server is not None:
+        if site.channel is not None:
+            site.channel.close()
+        site.server.stop(0)
+
+
+def ask(stub: Stub, name: str, version: str = "") -> float:
+    """What the model adds to 1."""
+    request = infer_request(name, raw=ONES.tobytes())
+    request.model_version = version
+    answer = stub.ModelInfer(request, timeout=30)
+    return float(np.frombuffer(answer.raw_output_contents[0], np.float32)[0]) - 1
+
+
+def refusal(call: Callable[[], object]) -> tuple[str, str]:
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return caught.value.code().name, caught.value.details()
+
+
+def versions(stub: Stub, name: str) -> list[str]:
+    return list(stub.ModelMetadata(pb.ModelMetadataRequest(name=name)).versions)
+
+
+def test_all_models_of_a_file_are_served_and_a_broken_one_leaves_the_others(site: Site) -> None:
+    site.add("one", 1)
+    site.add("two", 2)
+    (site.root / "broken" / "1").mkdir(parents=True)
+    (site.root / "broken" / "1" / "model.onnx").write_bytes(b"no model")
+    site.models["broken"] = {"name": "broken", "base_path": "broken"}
+    site.models["missing"] = {"name": "missing", "base_path": "nowhere"}
+    stub = site.start()
+    assert (ask(stub, "one"), ask(stub, "two")) == (1, 2)
+    assert stub.ServerReady(pb.ServerReadyRequest()).ready
+    assert refusal(lambda: ask(stub, "broken", "1"))[0] == "UNAVAILABLE"
+    assert refusal(lambda: ask(stub, "missing")) == (
+        "NOT_FOUND",
+        "Model with requested version is not found - missing: no version is available",
+    )
+
+
+def test_versions_come_and_go(site: Site) -> None:
+    site.add("m", 1, model_version_policy={"latest": {"num_versions": 2}})
+    stub = site.start()
+    plus(site.root / "m" / "2", 2)
+    site.poll()
+    assert versions(stub, "m") == ["1", "2"]
+    plus(site.root / "m" / "3", 3)
+    site.poll()
+    assert versions(stub, "m") == ["2", "3"]
+    assert (ask(stub, "m"), ask(stub, "m", "2")) == (3, 2)
+    assert refusal(lambda: ask(stub, "m", "1")) == (
+        "NOT_FOUND", "Model with requested version is retired - m: version 1",
+    )  # fmt: skip
+    shutil.rmtree(site.root / "m" / "3")
+    site.poll()
+    assert (ask(stub, "m"), ask(stub, "m", "1")) == (2, 1)
+    shutil.rmtree(site.root / "m")
+    site.poll()
+    assert refusal(lambda: ask(stub, "m"))[1].startswith(
+        "Model with requested version is not found"
+    )
+
+
+def test_an_older_version_is_served_until_the_newest_can_be_loaded(site: Site) -> None:
+    site.add("m", 1)
+    (site.root / "m" / "2").mkdir()
+    stub = site.start()
+    assert ask(stub, "m") == 1
+    assert not stub.ModelReady(pb.ModelReadyRequest(name="m", version="2")).ready
+    (site.root / "m" / "2").rmdir()
+    plus(site.root / "m" / "2", 2)
+    site.poll()
+    assert ask(stub, "m") == 2
+    assert refusal(lambda: ask(stub, "m", "1"))[1].startswith("Model with requested version is ret")
+
+
+def test_models_are_added_replaced_and_removed(site: Site) -> None:
+    site.add("stays", 1)
+    site.add("goes", 2)
+    stub = site.start()
+    assert site.server
+    kept = site.server.catalog.find("stays", "").servable
+    del site.models["goes"]
+    site.add("comes", 3)
+    site.write()
+    site.poll()
+    assert (ask(stub, "stays"), ask(stub, "comes")) == (1, 3)
+    assert refusal(lambda: ask(stub, "goes"))[0] == "NOT_FOUND"
+    assert site.server.catalog.find("stays", "").servable is kept, "it was not loaded again"
+    site.models["stays"]["shape"] = "(2,10)"
+    site.write()
+    site.poll()
+    metadata = stub.ModelMetadata(pb.ModelMetadataRequest(name="stays"))
+    assert list(metadata.inputs[0].shape) == [2, 10]
+
+
+def test_a_broken_file_changes_nothing_and_says_why(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.add("m", 1)
+    stub = site.start()
+    assert site.server
+    site.write('{"model_config_list": [')
+    site.poll()
+    site.poll()
+    assert ask(stub, "m") == 1
+    assert "is not JSON" in str(site.server.repository.reload_error)
+    assert caplog.text.count("Nothing is changed") == 1
+    site.write()
+    site.poll()
+    assert site.server.repository.reload_error is None
+
+
+def test_what_cannot_be_replaced_goes_on_as_it_was(site: Site) -> None:
+    site.add("m", 1)
+    stub = site.start()
+    site.models["m"]["plugin_config"] = {"NO_SUCH_PROPERTY": 1}
+    site.write()
+    site.poll()
+    assert site.server
+    assert ask(stub, "m") == 1
+    assert "has no property NO_SUCH_PROPERTY" in str(site.server.repository.error("m"))
+
+
+def test_a_broken_file_ends_the_start(site: Site) -> None:
+    site.add("m", 1)
+    site.models["m"]["nireq"] = "many"
+    with pytest.raises(ConfigError, match=r"model_config_list\[0\]\.config\.nireq"):
+        site.start()
+
+
+def test_a_stream_keeps_what_it_started_with(site: Site) -> None:
+    site.add("m", 1)
+    stub = site.start()
+    assert site.server
+    entry = site.server.catalog.find("m", "")
+    replaced = threading.Event()
+
+    def requests() -> Iterator[object]:
+        yield infer_request("m", raw=ONES.tobytes())
+        replaced.wait(30)
+        yield infer_request("m", raw=ONES.tobytes())
+
+    answers = stub.stream(requests())
+    assert next(answers).infer_response.model_version == "1"
+    plus(site.root / "m" / "2", 2)
+    site.poll()
+    assert ask(stub, "m") == 2
+    assert entry.state.name == "UNLOADING"
+    replaced.set()
+    assert next(answers).infer_response.model_version == "1"
+    assert list(answers) == []
+    wait_until(lambda: entry.state.name == "END")
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that"
+        threading.Event().wait(0.005)
+
+
+def test_health_follows_what_is_served(site: Site) -> None:
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    site.add("m", 1)
+    site.start()
+    health = health_pb2_grpc.HealthStub(site.channel)
+
+    def serving() -> bool:
+        answer = health.Check(health_pb2.HealthCheckRequest(service="m"))
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    assert serving()
+    shutil.rmtree(site.root / "m")
+    site.poll()
+    assert not serving()
+    plus(site.root / "m" / "5", 5)
+    site.poll()
+    assert serving()
+
+
+def test_changes_are_picked_up_within_the_interval(site: Site) -> None:
+    site.add("m", 1)
+    stub = site.start(poll_wait_s=0.05)
+    plus(site.root / "m" / "2", 2)
+    wait_until(lambda: ask(stub, "m") == 2)
+
+
+def test_no_request_fails_while_everything_is_reloaded(site: Site) -> None:
+    """New versions, changed options, new and removed neighbours, under load from four clients."""
+    site.add("m", 7)
+    stub = site.start()
+    done = threading.Event()
+    served = [0]
+
+    def hammer() -> None:
+        while not done.is_set():
+            assert ask(stub, "m") == 7
+            served[0] += 1
+
+    with ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(hammer) for _ in range(4)]
+        try:
+            for number in range(2, 40):
+                if number % 3:
+                    plus(site.root / "m" / str(number), 7)
+                if number % 3 == 0:
+                    site.models["m"]["nireq"] = number
+                if number % 5 == 0:
+                    site.add(f"n{number}", number)
+                elif number % 5 == 2 and number > 5:
+                    del site.models[f"n{number - 2}"]
+                site.write()
+                site.poll()
+        finally:
+            done.set()
+        for client in clients:
+            client.result()
+    assert served[0] > 100
+    assert site.server
+    entries = site.server.catalog.entry("m").versions.values()
+    assert sum(entry.servable is not None for entry in entries) == 1, "the others were unloaded"
