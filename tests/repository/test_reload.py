@@ -196,7 +196,7 @@ def test_what_cannot_be_replaced_goes_on_as_it_was(site: Site) -> None:
     site.poll()
     assert site.server
     assert ask(stub, "m") == 1
-    assert "has no property NO_SUCH_PROPERTY" in str(site.server.repository.error("m"))
+    assert "has no property NO_SUCH_PROPERTY" in str(site.server.catalog.entry("m").error)
 
 
 def test_a_broken_file_ends_the_start(site: Site) -> None:

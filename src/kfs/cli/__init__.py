@@ -1,10 +1,11 @@
-"""The command line: `kfs-fast serve | demo | infer | models`."""
+"""The command line: `kfs-fast serve | check | demo | infer | models`."""
 
 from __future__ import annotations
 
 import click
 
 from kfs import __version__
+from kfs.cli.check import check
 from kfs.cli.demo import demo
 from kfs.cli.infer import infer
 from kfs.cli.models import models
@@ -27,7 +28,7 @@ def cli() -> None:
     """A KServe v2 gRPC inference server for OpenVINO models."""
 
 
-for command in (serve, demo, infer, models):
+for command in (serve, check, demo, infer, models):
     cli.add_command(command)
 
 

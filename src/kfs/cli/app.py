@@ -81,9 +81,9 @@ class Server:
             add_extension(self.settings.cpu_extension)
         self.repository.load()
         for model in self.settings.models:
-            error = self.repository.error(model.name)
-            if error is not None and self.catalog.entry(model.name).default() is None:
-                raise ModelLoadError(error)
+            entry = self.catalog.entry(model.name)
+            if entry.error is not None and entry.default() is None:
+                raise ModelLoadError(entry.error)
         if self.settings.poll_wait_s:
             self.repository.watch(self.settings.poll_wait_s)
         self._ready.set()

@@ -47,6 +47,25 @@ class Client:
         )
         return answer
 
+    def index(self) -> dict[str, list[pb.RepositoryIndexResponse.ModelIndex]]:
+        """What the server says of its versions, by name; empty where it does not say."""
+        import grpc
+
+        from kfs._proto import grpc_predict_v2_pb2 as pb
+
+        index: dict[str, list[pb.RepositoryIndexResponse.ModelIndex]] = {}
+        try:
+            answer = self._call(
+                "RepositoryIndex", pb.RepositoryIndexRequest(), pb.RepositoryIndexResponse
+            )
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                raise
+            return index
+        for model in answer.models:
+            index.setdefault(model.name, []).append(model)
+        return index
+
     def servables(self) -> list[str]:
         """The names of all servables: what the health service knows, but for the server itself."""
         import grpc

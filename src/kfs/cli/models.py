@@ -18,21 +18,41 @@ from kfs.cli.console import print_table
 @url_option
 @timeout_option
 def models(*, names: Sequence[str], as_json: bool, url: str, timeout_s: float) -> None:
-    """List servables, or the named ones: readiness, versions and tensors."""
+    """List servables, or the named ones: readiness, versions, tensors and errors."""
     with connect(url, timeout_s) as client:
-        rows = [_describe(client, name) for name in names or client.servables()]
+        index = client.index()
+        wanted = names or sorted(index) or client.servables()
+        rows = [_describe(client, name) for name in wanted]
+    for row in rows:
+        row["states"] = {model.version: model.state for model in index.get(row["name"], [])}
+        reasons = [_reason(model) for model in index.get(row["name"], []) if model.reason]
+        row["error"] = "; ".join(reasons) or row["error"]
     if as_json:
         click.echo(json.dumps(rows))
         return
     print_table(
         f"Servables of {url}",
-        ["name", "ready", "versions", "inputs", "outputs"],
+        ["name", "ready", "versions", "inputs", "outputs", "error"],
         [
-            [row["name"], "yes" if row["ready"] else "no", ", ".join(row["versions"]),
-             ", ".join(row["inputs"]), ", ".join(row["outputs"]) or row["error"]]
+            [row["name"], "yes" if row["ready"] else "no", _versions(row),
+             ", ".join(row["inputs"]), ", ".join(row["outputs"]), row["error"]]
             for row in rows
         ],
     )  # fmt: skip
+
+
+def _reason(model: Any) -> str:
+    return f"version {model.version}: {model.reason}" if model.version else model.reason
+
+
+def _versions(row: dict[str, Any]) -> str:
+    """`1, 2 (loading)`: versions, with the state of those that are not ready."""
+    states = row["states"] or dict.fromkeys(row["versions"], "READY")
+    return ", ".join(
+        version if state == "READY" else f"{version} ({state.lower()})"
+        for version, state in states.items()
+        if version
+    )
 
 
 def _describe(client: Client, name: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType, TracebackType
 
 from kfs import errors
@@ -91,9 +91,15 @@ class Lease:
 
 @dataclass(frozen=True)
 class Entry:
-    """All versions of one name."""
+    """All versions of one name.
+
+    Attributes:
+        versions: by number.
+        error: why the newest try at it failed; None when nothing is wrong.
+    """
 
     versions: Mapping[int, VersionEntry] = field(default_factory=dict)
+    error: str | None = None
 
     def default(self) -> VersionEntry | None:
         """The highest version that is available."""
@@ -167,9 +173,20 @@ class Catalog:
 
     def _put(self, name: str, entry: VersionEntry) -> None:
         with self._write:
-            versions = self.snapshot.get(name, Entry()).versions
-            changed = Entry(MappingProxyType({**versions, entry.version: entry}))
+            before = self.snapshot.get(name, Entry())
+            versions = MappingProxyType({**before.versions, entry.version: entry})
+            changed = replace(before, versions=versions)
             self.snapshot = MappingProxyType({**self.snapshot, name: changed})
+
+    def set_error(self, name: str, error: str | None) -> bool:
+        """Keep why a name is not served as it should be; whether that is news."""
+        with self._write:
+            before = self.snapshot.get(name, Entry())
+            if before.error == error:
+                return False
+            changed = replace(before, error=error)
+            self.snapshot = MappingProxyType({**self.snapshot, name: changed})
+            return True
 
     def entry(self, name: str) -> Entry:
         """

@@ -50,7 +50,6 @@ class Repository:
         self._on_change = on_change
         self._wanted = Wanted()
         self._digest = b""
-        self._errors: dict[str, str] = {}
         self._empty: set[str] = set()
         self._told: dict[str, bool] = {}
         self._stopping = threading.Event()
@@ -65,10 +64,6 @@ class Repository:
         """
         self._digest = self._digest_now()
         self._apply(self._read())
-
-    def error(self, name: str) -> str | None:
-        """Why the newest try at a model failed."""
-        return self._errors.get(name)
 
     def poll(self) -> None:
         """Look once for changes of the file and of version folders."""
@@ -136,7 +131,7 @@ class Repository:
         for name in changes.removed:
             self._retire(name)
             if name not in wanted.broken:
-                self._errors.pop(name, None)
+                self._catalog.set_error(name, None)
         for name in wanted.broken:
             self._tell(name)
 
@@ -172,7 +167,7 @@ class Repository:
         if failed:
             self._set_error(settings.name, failed[max(failed)])
             return
-        self._errors.pop(settings.name, None)
+        self._catalog.set_error(settings.name, None)
         if there:
             self._empty.discard(settings.name)
         elif settings.name not in self._empty:
@@ -202,8 +197,7 @@ class Repository:
 
     def _set_error(self, name: str, error: str) -> None:
         """Keep and log an error; one that comes again at every look is logged once."""
-        if self._errors.get(name) != error:
-            self._errors[name] = error
+        if self._catalog.set_error(name, error):
             _log.error("%s", error)
 
     def _tell(self, name: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from kfs import __version__
 from kfs._proto import grpc_predict_v2_pb2 as pb
-from kfs.repository.catalog import Catalog, available_servable
+from kfs.repository.catalog import Catalog, State, VersionEntry, available_servable
 from kfs.signature import TensorSpec
 
 SERVER_NAME = "kfs-fast"
@@ -49,6 +49,34 @@ class ControlHandler:
             inputs=[_metadata(spec) for spec in servable.signature.inputs],
             outputs=[_metadata(spec) for spec in servable.signature.outputs],
         )
+
+    def repository_index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
+        """Every version of every name; a name without any has one line of its own."""
+        answer = pb.RepositoryIndexResponse()
+        for name, entry in sorted(self._catalog.snapshot.items()):
+            versions = [entry.versions[number] for number in sorted(entry.versions)]
+            if not versions:
+                answer.models.add(
+                    name=name, state="UNAVAILABLE", reason=entry.error or "no version"
+                )
+            for version in versions:
+                answer.models.add(
+                    name=name,
+                    version=str(version.version),
+                    state=_index_state(version),
+                    reason=version.error or "",
+                )
+        if request.ready:
+            kept = [model for model in answer.models if model.state == "READY"]
+            return pb.RepositoryIndexResponse(models=kept)
+        return answer
+
+
+def _index_state(entry: VersionEntry) -> str:
+    """The state of a version in Triton's words."""
+    if entry.state is State.LOADING and entry.error is None:
+        return "LOADING"
+    return {State.AVAILABLE: "READY", State.UNLOADING: "UNLOADING"}.get(entry.state, "UNAVAILABLE")
 
 
 def _metadata(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:

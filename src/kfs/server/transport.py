@@ -106,6 +106,7 @@ def _control_methods(handler: ControlHandler) -> dict[str, Handler]:
         "ServerMetadata": _unary(handler.server_metadata, pb.ServerMetadataRequest),
         "ModelReady": _unary(handler.model_ready, pb.ModelReadyRequest),
         "ModelMetadata": _unary(handler.model_metadata, pb.ModelMetadataRequest),
+        "RepositoryIndex": _unary(handler.repository_index, pb.RepositoryIndexRequest),
     }
 
 

@@ -1,0 +1,81 @@
+"""What operators are told of a repository: `check`, `models`, and the index of the protocol."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import models
+import pytest
+import tritonclient.grpc as triton
+from click.testing import CliRunner, Result
+from conftest import ServeModels
+
+from kfs.cli import cli
+from kfs.options import VersionPolicy
+from kfs.settings import ModelSettings
+
+
+def check(folder: Path, *configs: dict[str, Any]) -> Result:
+    path = folder / "config.json"
+    path.write_text(json.dumps({"model_config_list": [{"config": config} for config in configs]}))
+    return CliRunner().invoke(cli, ["check", "--config-path", str(path)])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    models.dummy(tmp_path / "good" / "1")
+    models.dummy(tmp_path / "good" / "2", (2, 10))
+    (tmp_path / "bad" / "1").mkdir(parents=True)
+    (tmp_path / "bad" / "1" / "model.onnx").write_bytes(b"no model")
+    return tmp_path
+
+
+def test_check_shows_what_would_be_served(folder: Path) -> None:
+    done = check(folder, {"name": "good", "base_path": "good", "model_version_policy": {"all": {}}})
+    assert done.exit_code == 0, done.output
+    rows = [line.split() for line in done.output.splitlines() if line.startswith("good")]
+    assert rows == [
+        ["good", "1", "ok", "b", "FP32", "(1,10)", "a", "FP32", "(1,10)"],
+        ["good", "2", "ok", "b", "FP32", "(2,10)", "a", "FP32", "(2,10)"],
+    ]
+    assert "Everything is fine" in done.output
+
+
+def test_check_finds_every_fault(folder: Path) -> None:
+    done = check(
+        folder,
+        {"name": "good", "base_path": "good"},
+        {"name": "bad", "base_path": "bad"},
+        {"name": "nowhere", "base_path": "nowhere"},
+        {"name": "shaped", "base_path": "good", "shape": {"x": "(1,10)"}},
+        {"name": "laid", "base_path": "good", "layout": "XX"},
+    )
+    assert done.exit_code == 1
+    for told in ("OpenVINO cannot read", "No such file", "shape of x: the model has only b",
+                 "layout: expected a layout", "4 of 5 cannot be served"):  # fmt: skip
+        assert told in done.output
+
+
+def test_check_names_the_place_in_a_broken_file(folder: Path) -> None:
+    done = check(folder, {"name": "good", "base_path": "good", "nireq": "x"})
+    assert done.exit_code == 1
+    assert "model_config_list[0].config.nireq: Input should be a valid integer" in done.output
+
+
+def test_the_index_and_models_show_states_and_errors(serve: ServeModels, folder: Path) -> None:
+    (folder / "good" / "3").mkdir()
+    policy = VersionPolicy(latest=2)
+    server = serve(ModelSettings("good", folder / "good", version_policy=policy))
+    url = f"127.0.0.1:{server.port}"
+    with triton.InferenceServerClient(url) as client:
+        index = client.get_model_repository_index(as_json=True)["models"]
+    assert [(model["version"], model["state"]) for model in index] == [
+        ("1", "READY"), ("2", "READY"), ("3", "UNAVAILABLE"),
+    ]  # fmt: skip
+    assert "no model in" in index[2]["reason"]
+    done = CliRunner().invoke(cli, ["models", "--url", url])
+    assert done.exit_code == 0, done.output
+    assert "1, 2, 3 (unavailable)" in done.output
+    assert "version 3: no model in" in done.output
