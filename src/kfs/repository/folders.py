@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -23,18 +24,19 @@ def find_versions(base_path: Path) -> dict[int, Path]:
     Raises:
         ModelLoadError: there is nothing at `base_path`, or it cannot be read.
     """
-    if base_path.is_file():
-        return {1: base_path}
     try:
-        folders = sorted(path for path in base_path.iterdir() if path.is_dir())
+        with os.scandir(base_path) as found:
+            names = sorted(entry.name for entry in found if entry.is_dir())
+    except NotADirectoryError:
+        return {1: base_path}
     except OSError as error:
         raise ModelLoadError(f"cannot read the model path {base_path}: {error.strerror}") from None
     versions: dict[int, Path] = {}
-    for folder in folders:
-        if _VERSION.fullmatch(folder.name) and int(folder.name) <= MAX_VERSION:
-            versions[int(folder.name)] = folder
+    for name in names:
+        if _VERSION.fullmatch(name) and int(name) <= MAX_VERSION:
+            versions[int(name)] = base_path / name
         else:
-            _warn_once(folder)
+            _warn_once(base_path / name)
     return versions
 
 
