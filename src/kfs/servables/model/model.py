@@ -10,12 +10,13 @@ from kfs.datatypes import DATATYPES
 from kfs.errors import ModelLoadError, ServingError
 from kfs.servables.base import CallContext, Servable
 from kfs.servables.model.compile import Compiled, compile_model, is_alias_safe
-from kfs.servables.model.slots import Slots
+from kfs.servables.model.slots import Slots, check_strings
 from kfs.settings import ModelSettings
 from kfs.signature import format_shape
 from kfs.tensors.arrays import TensorMap
 
 _log = logging.getLogger("kfs.model")
+_BYTES = DATATYPES["BYTES"]
 
 
 class Model(Servable):
@@ -42,6 +43,8 @@ class Model(Servable):
             ModelLoadError: one line that says what is wrong.
         """
         compiled = compile_model(settings, folder)
+        if any(spec.datatype is _BYTES for spec in (*compiled.inputs, *compiled.outputs)):
+            check_strings()
         try:
             slots = Slots(
                 compiled.model, compiled.n_slots, alias=is_alias_safe(settings.target_device)
