@@ -6,6 +6,7 @@ from pathlib import Path
 
 import grpc
 import models
+import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from conftest import ServeModels, loopback
@@ -13,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
+from openvino import opset13 as op
 from wire import Stub, infer_request
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
@@ -114,6 +116,37 @@ def test_a_bfloat16_input_is_told_but_not_served(serve: ServeModels, tmp_path: P
         with pytest.raises(grpc.RpcError, match="precision BF16, which cannot be sent") as caught:
             stub.ModelInfer(infer_request("half", "input", "BF16", [1, 2], raw=b"1234"))
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_bfloat16_output_is_told_but_not_served(serve: ServeModels, tmp_path: Path) -> None:
+    node = models.parameter("input", [1, 2], "f32")
+    outputs = {"half": op.convert(node, "bf16"), "whole": op.negative(node)}
+    models.save(tmp_path / "1", [node], outputs)
+    server = serve(ModelSettings("half", tmp_path))
+    values = np.array([[1.5, -2]], np.float32)
+    request = infer_request("half", "input", shape=[1, 2], raw=values.tobytes())
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stub = Stub(channel)
+        metadata = stub.ModelMetadata(pb.ModelMetadataRequest(name="half"), timeout=30)
+        assert {output.name: output.datatype for output in metadata.outputs} == {
+            "half": "BF16",
+            "whole": "FP32",
+        }
+        for wanted in ([], ["half"], ["whole", "half"]):
+            asking = pb.ModelInferRequest()
+            asking.CopyFrom(request)
+            for name in wanted:
+                asking.outputs.add(name=name)
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.ModelInfer(asking, timeout=30)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert caught.value.details() == (
+                "Unsupported serialization precision - Output half has the precision BF16, "
+                "which cannot be sent"
+            )
+        request.outputs.add(name="whole")
+        response = stub.ModelInfer(request, timeout=30)
+        assert response.raw_output_contents == [(-values).tobytes()]
 
 
 def test_health_of_the_server_and_of_every_servable(channel: grpc.Channel) -> None:

@@ -17,11 +17,12 @@ from openvino import opset13 as op
 from wire import Stub, infer_request
 
 from kfs import errors
+from kfs._fast.strings import ITEMSIZE
 from kfs.cli.app import Server, StartError
 from kfs.errors import ModelLoadError, ServingError
 from kfs.repository.catalog import State
 from kfs.servables.base import CallContext
-from kfs.servables.model import Model
+from kfs.servables.model import Model, slots
 from kfs.settings import ModelSettings
 
 ONES = np.ones((1, 10), np.float32)
@@ -194,6 +195,21 @@ def test_a_model_that_cannot_be_read_is_one_readable_line(
     assert str(caught.value).startswith("model m, version 1: ")
     assert text in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_strings_of_another_size_in_openvino_are_refused_at_load(
+    monkeypatch: pytest.MonkeyPatch, repository: Path, tmp_path: Path
+) -> None:
+    """Strings are shared with OpenVINO as they lie in memory; another C++ library's differ."""
+    models.identity(tmp_path / "strings" / "1", "BYTES", [-1])
+    monkeypatch.setattr(slots, "ITEMSIZE", slots.ITEMSIZE + 8)
+    with pytest.raises(ModelLoadError) as caught:
+        Server(loopback(ModelSettings("strings", tmp_path / "strings"))).load()
+    assert str(caught.value) == (
+        "model strings, version 1: models with strings cannot be served: a string has "
+        f"{ITEMSIZE} bytes in this build of OpenVINO, {ITEMSIZE + 8} in this build of kfs-fast"
+    )
+    Server(loopback(ModelSettings("dummy", repository / "dummy"))).load()
 
 
 def test_properties_reach_openvino(tmp_path: Path) -> None:

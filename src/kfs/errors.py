@@ -58,6 +58,7 @@ INVALID_INPUT_FORMAT = Status(
     Code.INVALID_ARGUMENT, "Inputs inside buffer does not match expected format."
 )
 INVALID_PRECISION = Status(Code.INVALID_ARGUMENT, "Invalid input precision")
+UNSUPPORTED_OUTPUT_PRECISION = Status(Code.INVALID_ARGUMENT, "Unsupported serialization precision")
 INVALID_VALUE_COUNT = Status(
     Code.INVALID_ARGUMENT, "Invalid number of values in tensor proto container"
 )
@@ -95,7 +96,6 @@ INTERNAL_ERROR = Status(Code.INTERNAL, "Internal server error")
 DESERIALIZATION_ERROR = Status(Code.INTERNAL, "Internal deserialization error")
 INFERENCE_ERROR = Status(Code.INTERNAL, "Internal inference error")
 SERIALIZATION_ERROR = Status(Code.INTERNAL, "Internal serialization error")
-UNSUPPORTED_OUTPUT_PRECISION = Status(Code.INTERNAL, "Unsupported serialization precision")
 
 DEADLINE_EXCEEDED = Status(Code.DEADLINE_EXCEEDED, "Deadline exceeded")
 CANCELLED = Status(Code.CANCELLED, "Call cancelled by the client")

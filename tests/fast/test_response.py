@@ -83,6 +83,27 @@ def test_arrays(shape: tuple[int, ...], dtype: str) -> None:
     assert list(response.outputs[0].shape) == list(shape)
 
 
+class Wavering:
+    """A dimension that is another one whenever it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __int__(self) -> int:
+        self.asked += 1
+        return 1 if self.asked == 1 else -1
+
+    __index__ = __int__
+
+
+def test_a_dimension_is_asked_for_once() -> None:
+    shape: Any = (Wavering(),)
+    written = write_response("m", "1", "", [("a", "X", shape, b"abc")])
+    response = pb.ModelInferResponse.FromString(written)
+    assert list(response.outputs[0].shape) == [1]
+    assert response.raw_output_contents == [b"abc"]
+
+
 @given(st.text(max_size=20))
 def test_errors(text: str) -> None:
     assert pb.ModelStreamInferResponse.FromString(write_error(text)).error_message == text

@@ -203,6 +203,41 @@ def nested_groups(depth: int) -> bytes:
     return b"\x5b" * depth + b"\x5c" * depth
 
 
+NUMBERS = st.sampled_from(
+    [0, 1, 2, 127, 128, 300, (1 << 31) - 1, 1 << 31, (1 << 32) + 5, 1 << 63, (1 << 64) - 1]
+)
+FIELDS = st.integers(1, 9)
+LEAVES = st.one_of(
+    st.binary(max_size=4),
+    st.sampled_from([b"\0" * 8, b"\xc3\xa9", b"\xed\xa0\x80", b"\xff"]),
+    st.lists(NUMBERS.map(varint), max_size=5).map(b"".join),
+)
+
+
+def nested_fields(children: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
+    def group(field: int, data: bytes) -> bytes:
+        return varint(field << 3 | 3) + data + varint(field << 3 | 4)
+
+    return st.lists(
+        st.one_of(
+            st.builds(delimited, FIELDS, children),
+            st.builds(delimited, st.sampled_from([4, 5]), children),
+            st.builds(group, FIELDS, children),
+            st.builds(lambda field, value: varint(field << 3) + varint(value), FIELDS, NUMBERS),
+            st.builds(lambda field: varint(field << 3 | 1) + b"\x01" * 8, FIELDS),
+            st.builds(lambda field: varint(field << 3 | 5) + b"\x01" * 4, FIELDS),
+        ),
+        max_size=4,
+    ).map(b"".join)
+
+
+@thorough
+@given(nested_fields(nested_fields(nested_fields(nested_fields(LEAVES)))))
+def test_fields_of_any_number_and_wire_type(data: bytes) -> None:
+    """A wire that no client would write, which mutations of their messages seldom become."""
+    check_agreement(data)
+
+
 LEGAL_OR_NOT = {
     "unpacked floats": in_contents(b"\x35" + struct.pack("<f", 1.5) + b"\x35\0\0\0\x80"),
     "packed in two chunks": in_contents(delimited(3, b"\x01\x02") + delimited(3, b"\x03")),
@@ -239,6 +274,14 @@ LEGAL_OR_NOT = {
     "parameter without value": delimited(4, delimited(1, b"k")),
     "parameter chosen twice": delimited(4, delimited(2, b"\x08\x01") + delimited(2, b"\x10\x05")),
     "parameter merged with nothing": delimited(4, delimited(2, b"\x08\x01") + delimited(2, b"")),
+    "parameter with an unknown field": delimited(4, delimited(1, b"k") + b"\x40\x01"),
+    "parameter with its key as a number": delimited(4, b"\x08\x01"),
+    "parameter with its value as a number": delimited(4, delimited(1, b"k") + b"\x10\x01"),
+    "unknown field in a parameter's value": delimited(
+        4, delimited(1, b"k") + delimited(2, b"\x40\x01")
+    ),
+    "known and unknown parameters of one key": delimited(4, delimited(2, b"\x08\x01"))
+    + delimited(4, b"\x40\x01" + delimited(2, b"\x10\x05")),
     "parameter of an output not UTF-8": delimited(6, delimited(2, delimited(1, b"\xff"))),
     "unknown fields": b"\x78\x05" + b"\x79" + b"\0" * 8 + b"\x7d" + b"\0" * 4 + delimited(15, b"x"),
     "unknown field with a large number": varint((1 << 29) - 1 << 3) + b"\x01",

@@ -96,7 +96,8 @@ cdef class Output:
         cdef int64_t size
         self.name = name
         self.datatype = datatype
-        self.shape = tuple(shape)
+        # Exact integers from here on: what is measured is what will be written.
+        self.shape = tuple([size for size in shape])
         self.name_text = text_of(name)
         self.datatype_text = text_of(datatype)
         self.shape_size = 0

@@ -242,10 +242,14 @@ cdef class Reader:
         return 0
 
     cdef int parameter(self, Cursor c, dict parameters, str path, int depth) except -1:
-        """An entry of a map: key 1, value 2, either of which may be missing."""
+        """An entry of a map: key 1, value 2, either of which may be missing.
+
+        An entry with anything else in it is an unknown field as a whole, to protobuf in Python.
+        """
         cdef uint32_t field = 0
         cdef uint32_t wire_type = 0
         cdef Cursor span
+        cdef bint known = True
         cdef str key = ""
         cdef object value = Parameter("", None)
         while c.at != c.end:
@@ -257,7 +261,9 @@ cdef class Reader:
                 value = self.choice(span, value, path, depth - 1)
             else:
                 self.check(skip_field(&c, field, wire_type, depth), &c, path)
-        parameters[key] = value
+                known = False
+        if known:
+            parameters[key] = value
         return 0
 
     cdef object choice(self, Cursor c, object value, str path, int depth):

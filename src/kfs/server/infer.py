@@ -116,6 +116,7 @@ def _answer(
 ) -> bytes:
     tensors = servable.bind(request)
     wanted = select_outputs(request, servable.signature)
+    # Before inference: the request is what asks for something that no message can carry.
     for spec in wanted:
         if spec.datatype.name not in DATATYPES:
             raise ServingError(

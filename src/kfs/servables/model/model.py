@@ -14,12 +14,13 @@ from kfs.errors import ModelLoadError, ServingError
 from kfs.servables.base import CallContext, Servable
 from kfs.servables.binding import bind
 from kfs.servables.model.compile import Compiled, compile_model, is_alias_safe
-from kfs.servables.model.slots import Slots
+from kfs.servables.model.slots import Slots, check_strings
 from kfs.settings import ModelSettings
 from kfs.signature import ANY, Signature, TensorSpec, fixed, format_shape
 from kfs.tensors.arrays import TensorMap
 
 _log = logging.getLogger("kfs.model")
+_BYTES = DATATYPES["BYTES"]
 
 
 class _Program:
@@ -27,6 +28,8 @@ class _Program:
 
     def __init__(self, settings: ModelSettings, folder: Path) -> None:
         self.compiled: Compiled = compile_model(settings, folder)
+        if any(spec.datatype is _BYTES for spec in (*self.compiled.inputs, *self.compiled.outputs)):
+            check_strings()
         n_slots = self.compiled.n_slots
         try:
             self.slots = Slots(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import cache
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -10,8 +11,8 @@ import numpy as np
 import openvino as ov
 
 from kfs import errors
-from kfs._fast.strings import StringArray
-from kfs.errors import ServingError
+from kfs._fast.strings import ITEMSIZE, StringArray
+from kfs.errors import ModelLoadError, ServingError
 from kfs.servables.base import CallContext
 from kfs.tensors.arrays import Array, StringTensor, Tensor
 
@@ -69,6 +70,29 @@ class Slot:
         if isinstance(tensor, StringTensor):
             return _string_tensor(tensor.strings, tensor.shape)
         return ov.Tensor(tensor, shared_memory=self._alias)
+
+
+def check_strings() -> None:
+    """See to it that OpenVINO's strings have the size of ours, whose memory it is to share.
+
+    Both are std::string, but each of the C++ library that it was built with.
+
+    Raises:
+        ModelLoadError: they differ, so every string but the first would be read amiss.
+    """
+    found = _openvino_string_nbytes()
+    if found != ITEMSIZE:
+        raise ModelLoadError(
+            f"models with strings cannot be served: a string has {found} bytes in this build of "
+            f"OpenVINO, {ITEMSIZE} in this build of kfs-fast"
+        )
+
+
+@cache
+def _openvino_string_nbytes() -> int:
+    n_strings = 2
+    tensor = ov.Tensor(ov.Type.string, ov.Shape([n_strings]))
+    return int(tensor.byte_size) // n_strings
 
 
 def _string_tensor(strings: StringArray, shape: tuple[int, ...]) -> ov.Tensor:

@@ -1,0 +1,68 @@
+"""Models in the formats of other frameworks: loaded from disk and asked by a client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import model_formats
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+from conftest import ServeModels
+
+from kfs.settings import ModelSettings
+
+#: The maker of each, and what OpenVINO calls its tensors: in a frozen graph, outputs of nodes.
+FORMATS: dict[str, tuple[Callable[[Path], Path], str, str]] = {
+    "ONNX": (model_formats.onnx, "b", "a"),
+    "TensorFlow frozen graph": (model_formats.frozen_graph, "b:0", "a:0"),
+    "TensorFlow SavedModel": (model_formats.saved_model, "b", "a"),
+    "TensorFlow Lite": (model_formats.tflite, "b", "a"),
+    "PaddlePaddle": (model_formats.paddle, "b", "a"),
+}
+VALUES = np.linspace(-1, 1, 20, dtype=np.float32).reshape(2, 10)
+
+
+@pytest.mark.parametrize("where", ["version folder", "single file"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_model_of_another_framework_is_served(
+    serve: ServeModels, tmp_path: Path, name: str, where: str
+) -> None:
+    make, input_name, output_name = FORMATS[name]
+    file = make(tmp_path / "1")
+    server = serve(ModelSettings("m", tmp_path if where == "version folder" else file))
+    with triton.InferenceServerClient(f"127.0.0.1:{server.port}") as client:
+        metadata = client.get_model_metadata("m")
+        for tensors, tensor_name in (
+            (metadata.inputs, input_name),
+            (metadata.outputs, output_name),
+        ):
+            assert [(t.name, t.datatype, list(t.shape)) for t in tensors] == [
+                (tensor_name, "FP32", [-1, 10])
+            ]
+        tensor = triton.InferInput(input_name, [2, 10], "FP32").set_data_from_numpy(VALUES)
+        answer = client.infer("m", [tensor], client_timeout=60)
+        assert answer.get_response().model_version == "1"
+        assert np.array_equal(answer.as_numpy(output_name), VALUES + 1)
+
+
+def test_the_parameters_of_a_paddle_model_name_it_too(serve: ServeModels, tmp_path: Path) -> None:
+    file = model_formats.paddle(tmp_path).with_suffix(".pdiparams")
+    server = serve(ModelSettings("m", file))
+    with triton.InferenceServerClient(f"127.0.0.1:{server.port}") as client:
+        assert client.is_model_ready("m")
+
+
+def test_a_mapping_file_gives_a_frozen_graph_plain_names(
+    serve: ServeModels, tmp_path: Path
+) -> None:
+    file = model_formats.frozen_graph(tmp_path / "1")
+    (file.parent / "mapping_config.json").write_text(
+        '{"inputs": {"b:0": "image"}, "outputs": {"a:0": "result"}}'
+    )
+    server = serve(ModelSettings("m", tmp_path))
+    with triton.InferenceServerClient(f"127.0.0.1:{server.port}") as client:
+        tensor = triton.InferInput("image", [2, 10], "FP32").set_data_from_numpy(VALUES)
+        answer = client.infer("m", [tensor], client_timeout=60)
+        assert np.array_equal(answer.as_numpy("result"), VALUES + 1)
