@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
 import models
+import numpy as np
 import pytest
 import tritonclient.grpc as triton
-from wire import Stub
+from wire import Stub, infer_request
 
+from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.cli.app import Server
 from kfs.settings import ModelSettings, ServerSettings
 
@@ -43,6 +47,24 @@ def ov_range(low: int, high: int) -> object:
     import openvino as ov
 
     return ov.Dimension(low, high)
+
+
+@pytest.fixture(scope="session")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose inference takes long enough to see what happens meanwhile."""
+    return models.slow(tmp_path_factory.mktemp("slow") / "1").parent
+
+
+def slow_request(id: str = "") -> pb.ModelInferRequest:
+    ones = np.ones((600, 600), np.float32)
+    return infer_request("slow", shape=ones.shape, raw=ones.tobytes(), id=id)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that"
+        threading.Event().wait(0.001)
 
 
 def loopback(*served: ModelSettings) -> ServerSettings:

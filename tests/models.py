@@ -70,3 +70,12 @@ def add_two(folder: Path) -> Path:
         [first, second],
         {"sum": op.add(first, second), "difference": op.subtract(first, second)},
     )
+
+
+def slow(folder: Path) -> Path:
+    """b FP32 [600,600] -> a, in a good part of a second: a long chain of products of matrices."""
+    b = parameter("b", [600, 600], "f32")
+    node = b
+    for _ in range(400):
+        node = op.tanh(op.matmul(node, b, False, False))
+    return save(folder, [b], {"a": node})

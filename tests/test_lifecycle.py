@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,8 +10,7 @@ import grpc
 import models
 import numpy as np
 import pytest
-from conftest import ServeModels, loopback
-from openvino import opset13 as op
+from conftest import ServeModels, loopback, slow_request, wait_until
 from wire import Stub, infer_request
 
 from kfs import errors
@@ -26,28 +23,6 @@ from kfs.servables.model import Model, slots
 from kfs.settings import ModelSettings
 
 ONES = np.ones((1, 10), np.float32)
-
-
-@pytest.fixture(scope="module")
-def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that takes a good part of a second: a long chain of products of matrices."""
-    folder = tmp_path_factory.mktemp("slow")
-    b = models.parameter("b", [600, 600], "f32")
-    node = b
-    for _ in range(400):
-        node = op.tanh(op.matmul(node, b, False, False))
-    return models.save(folder / "1", [b], {"a": node}).parent
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end, "it did not come to that"
-        threading.Event().wait(0.001)
-
-
-def slow_request() -> object:
-    return infer_request("slow", shape=(600, 600), raw=np.ones((600, 600), np.float32).tobytes())
 
 
 def test_calls_that_run_when_the_server_is_stopped_are_finished(slow: Path) -> None:
