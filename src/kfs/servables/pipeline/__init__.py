@@ -1,0 +1,1 @@
+"""Pipelines: models and custom nodes wired into one servable."""
