@@ -85,7 +85,10 @@ class _Run:
             for name, step in self._steps.items():
                 if not step.dependencies and name != ENTRY:
                     self._ready.append((step, 0))
-        self._finish(entry, 0)
+        try:
+            self._finish(entry, 0)
+        except ServingError as error:
+            raise ServingError(error.status, f"Node: {ENTRY} {error.details}".rstrip()) from None
 
     def lead(self) -> TensorMap:
         """Work until the response is there, or the first error and nothing runs any more."""
@@ -166,14 +169,20 @@ class _Run:
                     shards.put(index, tensor, borrowed=borrowed)
                     filled.add(name)
 
-        is_last = step.consumers == (EXIT,) and self._missing[EXIT][0] == 1
-        self._nodes[step.name].run(inputs, put, self._call, is_last=is_last)
+        self._nodes[step.name].run(inputs, put, self._call, is_last=self._is_last(step))
         for item, _ in places:
             if item not in filled:
                 raise ServingError(
                     errors.CUSTOM_NODE_OUTPUTS_CORRUPTED,
                     f"output {item} is missing; returned were {', '.join(sorted(filled)) or 'none'}",
                 )
+
+    def _is_last(self, step: Step) -> bool:
+        """Whether the response waits for this session and no other: all others are done."""
+        if step.consumers != (EXIT,):
+            return False
+        missing = self._missing.get(EXIT)
+        return (self._n_awaited(self._steps[EXIT]) if missing is None else missing[0]) == 1
 
     # Sessions.
 
