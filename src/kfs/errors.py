@@ -92,6 +92,25 @@ WRONG_STREAM_VERSION = Status(
     Code.INVALID_ARGUMENT, "Subsequent request with incorrect servable version"
 )
 
+PIPELINE_NO_RESULTS = Status(
+    Code.ABORTED, "Pipeline execution aborted due to no content from custom node"
+)
+DEMULTIPLY_TOO_LARGE = Status(
+    Code.INVALID_ARGUMENT, "Too large dimension size to demultiply"
+)
+DEMULTIPLY_RANK = Status(Code.INVALID_ARGUMENT, "Wrong number of dimensions to demultiply")
+DEMULTIPLY_SIZE = Status(Code.INVALID_ARGUMENT, "Wrong dimension size to demultiply")
+DEMULTIPLY_STRING = Status(Code.INVALID_ARGUMENT, "String demultiplication is not supported")
+INCONSISTENT_SHARDS = Status(
+    Code.INVALID_ARGUMENT, "Gathered tensors have inconsistent dimensions or precision"
+)
+PIPELINE_NOT_LOADED_YET = Status(Code.UNAVAILABLE, "Pipeline is not loaded yet")
+PIPELINE_RETIRED = Status(Code.NOT_FOUND, "Pipeline is retired")
+CUSTOM_NODE_FAILED = Status(Code.INTERNAL, "Custom node failed on execution")
+CUSTOM_NODE_OUTPUTS_CORRUPTED = Status(
+    Code.INTERNAL, "Custom node has returned corrupted outputs"
+)
+
 INTERNAL_ERROR = Status(Code.INTERNAL, "Internal server error")
 DESERIALIZATION_ERROR = Status(Code.INTERNAL, "Internal deserialization error")
 INFERENCE_ERROR = Status(Code.INTERNAL, "Internal inference error")

@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import TracebackType
+from typing import Protocol
 
 from kfs import errors
 from kfs._fast.wire import Request
@@ -44,6 +45,10 @@ class CallContext:
 
     def time_remaining_s(self) -> float | None:
         return None if self.deadline is None else self.deadline - time.monotonic()
+
+    def part(self) -> CallContext:
+        """A context for a part of this call: the same client and deadline, an end of its own."""
+        return CallContext(self._is_active, self.deadline)
 
     def check(self) -> None:
         """Raise when the answer is no longer wanted, so that no work starts for it.
@@ -97,3 +102,22 @@ class Servable(ABC):
     @abstractmethod
     def unload(self) -> None:
         """Give back what loading took. No call is running, none will come."""
+
+
+class ServableLease(Protocol):
+    """The right to use a servable until returned."""
+
+    @property
+    def servable(self) -> Servable: ...
+
+    def release(self) -> None: ...
+
+
+class ServableSource(Protocol):
+    """Where a servable that is made of others finds them; the catalog is one."""
+
+    def lease(self, name: str, version_text: str, call: CallContext) -> ServableLease:
+        """
+        Raises:
+            ServingError: it is not there, or not available, or the call ended.
+        """

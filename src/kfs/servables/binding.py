@@ -24,10 +24,14 @@ _MAX_NATIVE_STRINGS = (1 << 30) // 32
 _MAX_STRING_MATRIX_NBYTES = 1 << 30
 
 
-def bind(request: Request, signature: Signature) -> TensorMap:
+def bind(request: Request, signature: Signature, *, demultiplexed: bool = False) -> TensorMap:
     """The tensors of a request, aliasing its memory where the wire already is the tensor.
 
     The arrays stay valid as long as they are held: each keeps the request's bytes alive.
+
+    Args:
+        demultiplexed: the first dimension of every input counts shards, so encoded images go
+            into five dimensions.
 
     Raises:
         ServingError: INVALID_ARGUMENT; what was expected, what was found, and the input's name.
@@ -44,7 +48,7 @@ def bind(request: Request, signature: Signature) -> TensorMap:
         index = index_of.get(spec.name, -1)
         if index < 0:
             raise ServingError(errors.MISSING_INPUT, f"Required input: {spec.name}")
-        tensors[spec.name] = _bind_input(request, index, spec)
+        tensors[spec.name] = _bind_input(request, index, spec, demultiplexed)
     return tensors
 
 
@@ -94,7 +98,9 @@ def _fault(status: Status, details: str, spec: TensorSpec) -> ServingError:
     return ServingError(status, f"{details}; input name: {spec.name}")
 
 
-def _bind_input(request: Request, index: int, spec: TensorSpec) -> Tensor:
+def _bind_input(
+    request: Request, index: int, spec: TensorSpec, demultiplexed: bool
+) -> Tensor:
     tensor = request.inputs[index]
     # A negative size is also what makes a shape differ from a static one, so the common case,
     # the very shape of the model, needs one comparison.
@@ -105,7 +111,7 @@ def _bind_input(request: Request, index: int, spec: TensorSpec) -> Tensor:
             spec,
         )
     if tensor.datatype == "BYTES":
-        return _bind_bytes(request, index, spec)
+        return _bind_bytes(request, index, spec, demultiplexed)
     return _bind_numbers(request, index, spec)
 
 
@@ -199,13 +205,15 @@ def _check_count(found: int, expected: int, spec: TensorSpec) -> None:
         )
 
 
-def _bind_bytes(request: Request, index: int, spec: TensorSpec) -> Tensor:
+def _bind_bytes(
+    request: Request, index: int, spec: TensorSpec, demultiplexed: bool
+) -> Tensor:
     n_items = _count_items(request, index, spec)
     if spec.datatype is _BYTES:
         return _bind_strings(request, index, spec, n_items)
-    if spec.datatype.name == "UINT8" and len(spec.shape) == 2:
+    if spec.datatype.name == "UINT8" and len(spec.shape) == 2 and not demultiplexed:
         return _bind_string_matrix(request, index, spec, n_items)
-    if len(spec.shape) == 4:
+    if len(spec.shape) == (5 if demultiplexed else 4):
         _check_items_shape(request.inputs[index], spec, n_items)
         _check_batch(n_items, spec)
         items = contents.bytes_items(request, index)

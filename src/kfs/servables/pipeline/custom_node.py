@@ -1,0 +1,325 @@
+"""Custom nodes in shared objects, through the C interface of OpenVINO Model Server.
+
+Who owns what: the library allocates what it returns and the server gives it back with the
+library's own `release`: dims at once, arrays of structures at once, data when its last user is
+gone. Names are never released. A call of ctypes does not hold the GIL.
+
+include/kfs/custom_node.h declares the same interface in C.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import math
+import os
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kfs import errors
+from kfs.datatypes import DATATYPES, UNSUPPORTED, Datatype
+from kfs.errors import ServingError
+from kfs.servables.pipeline.faults import PipelineError
+from kfs.signature import ANY, Dim, Signature, TensorSpec, format_shape
+from kfs.tensors.arrays import Array, StringTensor, Tensor, TensorMap
+
+_log = logging.getLogger("kfs.custom_node")
+
+# By their numbers in the interface; 0 is a type it does not know.
+_PRECISIONS = ("", "FP32", "FP16", "UINT8", "INT8", "INT16", "UINT16", "INT32", "FP64", "INT64")
+_NUMBER_OF = {DATATYPES[name].numpy: n for n, name in enumerate(_PRECISIONS) if name}
+
+_UINT64_MAX = (1 << 64) - 1
+# More than numpy takes; whoever says so has not filled its structures.
+_MAX_RANK = 32
+_MAX_TENSORS = 100_000
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("data", ctypes.c_void_p),
+        ("nbytes", ctypes.c_uint64),
+        ("dims", ctypes.POINTER(ctypes.c_uint64)),
+        ("n_dims", ctypes.c_uint64),
+        ("precision", ctypes.c_int),
+    )
+
+
+class _Info(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("dims", ctypes.POINTER(ctypes.c_uint64)),
+        ("n_dims", ctypes.c_uint64),
+        ("precision", ctypes.c_int),
+    )
+
+
+class _Param(ctypes.Structure):
+    _fields_ = (("key", ctypes.c_char_p), ("value", ctypes.c_char_p))
+
+
+_PARAMS = (ctypes.POINTER(_Param), ctypes.c_int)
+_DESCRIBE = (
+    ctypes.POINTER(ctypes.POINTER(_Info)), ctypes.POINTER(ctypes.c_int), *_PARAMS, ctypes.c_void_p,
+)  # fmt: skip
+_FUNCTIONS: dict[str, tuple[Any, ...]] = {
+    "initialize": (ctypes.POINTER(ctypes.c_void_p), *_PARAMS),
+    "deinitialize": (ctypes.c_void_p,),
+    "execute": (
+        ctypes.POINTER(_Tensor), ctypes.c_int, ctypes.POINTER(ctypes.POINTER(_Tensor)),
+        ctypes.POINTER(ctypes.c_int), *_PARAMS, ctypes.c_void_p,
+    ),
+    "getInputsInfo": _DESCRIBE,
+    "getOutputsInfo": _DESCRIBE,
+    "release": (ctypes.c_void_p, ctypes.c_void_p),
+}  # fmt: skip
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    """Bound lazily and with symbols of its own, since every library exports the same names."""
+    loader = ctypes.CDLL(None)
+    loader.dlopen.restype = ctypes.c_void_p
+    loader.dlopen.argtypes = (ctypes.c_char_p, ctypes.c_int)
+    loader.dlerror.restype = ctypes.c_char_p
+    # ctypes itself would bind everything at once.
+    handle = loader.dlopen(os.fsencode(path), os.RTLD_LAZY | os.RTLD_LOCAL)
+    if not handle:
+        reason = (loader.dlerror() or b"").decode(errors="replace")
+        raise PipelineError("NODE_LIBRARY_LOAD_FAILED_OPEN", f"cannot open {path}: {reason}")
+    return ctypes.CDLL(str(path), handle=handle)
+
+
+class SharedLibrary:
+    """An opened shared object with the six functions."""
+
+    def __init__(self, path: Path) -> None:
+        self._library = _open(path)
+        functions: dict[str, Callable[..., int]] = {}
+        for name, arguments in _FUNCTIONS.items():
+            try:
+                function = getattr(self._library, name)
+            except AttributeError:
+                raise PipelineError(
+                    "NODE_LIBRARY_LOAD_FAILED_SYM",
+                    f"{path} does not export {name}; needed are {', '.join(_FUNCTIONS)}",
+                ) from None
+            function.argtypes = arguments
+            function.restype = ctypes.c_int
+            functions[name] = function
+        self._functions = functions
+
+    def initialize(self, params: Mapping[str, str]) -> SharedNode:
+        return SharedNode(self._functions, params)
+
+
+class _Manager:
+    """What `initialize` made, alive until closed and until its last output is given back."""
+
+    def __init__(self, functions: Mapping[str, Callable[..., int]], pointer: int | None) -> None:
+        self.pointer = pointer
+        self._functions = functions
+        self._lock = threading.Lock()
+        self._n_users = 1
+
+    def release(self, pointer: object) -> None:
+        """Hand memory back to the library."""
+        code = self._functions["release"](pointer, self.pointer)
+        if code:
+            _log.warning("release of a custom node returned %d", code)
+
+    def adopt(self, address: int, nbytes: int) -> Array:
+        """The library's memory as an array; given back when nobody uses it any more."""
+        memory = (ctypes.c_uint8 * nbytes).from_address(address)
+        with self._lock:
+            self._n_users += 1
+        weakref.finalize(memory, self._give_back, address)
+        return np.frombuffer(memory, np.uint8)
+
+    def _give_back(self, address: int) -> None:
+        self.release(address)
+        self.leave()
+
+    def leave(self) -> None:
+        """One user less; the last one ends it."""
+        with self._lock:
+            self._n_users -= 1
+            if self._n_users:
+                return
+        code = self._functions["deinitialize"](self.pointer)
+        if code:
+            _log.warning("deinitialize of a custom node returned %d", code)
+
+
+class SharedNode:
+    """A shared object initialized for one node."""
+
+    def __init__(
+        self, functions: Mapping[str, Callable[..., int]], params: Mapping[str, str]
+    ) -> None:
+        self._functions = functions
+        self._n_params = len(params)
+        self._params = (
+            (_Param * len(params))(
+                *((key.encode(), value.encode()) for key, value in params.items())
+            )
+            if params
+            else None
+        )
+        pointer = ctypes.c_void_p()
+        code = functions["initialize"](ctypes.byref(pointer), self._params, self._n_params)
+        if code:
+            raise PipelineError("NODE_LIBRARY_INITIALIZE_FAILED", f"initialize returned {code}")
+        self._manager = _Manager(functions, pointer.value)
+        self._is_open = True
+
+    def close(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            self._manager.leave()
+
+    def describe(self) -> Signature:
+        return Signature.of(self._describe("getInputsInfo"), self._describe("getOutputsInfo"))
+
+    def _describe(self, function: str) -> list[TensorSpec]:
+        infos = ctypes.POINTER(_Info)()
+        count = ctypes.c_int(0)
+        code = self._functions[function](
+            ctypes.byref(infos), ctypes.byref(count), self._params, self._n_params,
+            self._manager.pointer,
+        )  # fmt: skip
+        if code:
+            raise PipelineError("NODE_LIBRARY_METADATA_FAILED", f"{function} returned {code}")
+        if not infos:
+            raise PipelineError("NODE_LIBRARY_OUTPUTS_CORRUPTED", f"{function} gave a null pointer")
+        try:
+            if not 0 < count.value <= _MAX_TENSORS:
+                raise PipelineError(
+                    "NODE_LIBRARY_OUTPUTS_CORRUPTED_COUNT", f"{function} gave {count.value} tensors"
+                )
+            return self._read_infos(function, infos[: count.value])
+        finally:
+            self._manager.release(ctypes.cast(infos, ctypes.c_void_p))
+
+    def _read_infos(self, function: str, infos: Sequence[_Info]) -> list[TensorSpec]:
+        specs: dict[str, TensorSpec] = {}
+        fault: PipelineError | None = None
+        for info in infos:
+            dims = _read_dims(info)
+            if info.dims:
+                self._manager.release(ctypes.cast(info.dims, ctypes.c_void_p))
+            if dims is None:
+                fault = PipelineError(
+                    "NODE_LIBRARY_OUTPUTS_CORRUPTED",
+                    f"{function} gave {info.n_dims} dimensions that cannot be read",
+                )
+            elif info.name is not None:
+                name = info.name.decode(errors="replace")
+                shape = tuple(ANY if n in (0, _UINT64_MAX) else Dim(n, n) for n in dims)
+                specs.setdefault(
+                    name, TensorSpec(name, _datatype(info.precision) or UNSUPPORTED, shape, "...")
+                )
+        if fault is not None:
+            raise fault
+        return list(specs.values())
+
+    def execute(self, inputs: Mapping[str, Tensor]) -> TensorMap:
+        given = (_Tensor * len(inputs))()
+        kept = []  # memory that the structures point to
+        for place, (name, tensor) in zip(given, inputs.items(), strict=True):
+            kept.append(_fill(place, name, tensor))
+        outputs = ctypes.POINTER(_Tensor)()
+        count = ctypes.c_int(0)
+        code = self._functions["execute"](
+            given, len(inputs), ctypes.byref(outputs), ctypes.byref(count),
+            self._params, self._n_params, self._manager.pointer,
+        )  # fmt: skip
+        if code:
+            raise ServingError(errors.CUSTOM_NODE_FAILED, f"execute returned {code}")
+        if not outputs:
+            raise _corrupted("execute gave a null pointer for its outputs")
+        try:
+            if not 0 < count.value <= _MAX_TENSORS:
+                raise _corrupted(f"execute gave {count.value} outputs")
+            return self._adopt_outputs(outputs[: count.value])
+        finally:
+            self._manager.release(ctypes.cast(outputs, ctypes.c_void_p))
+
+    def _adopt_outputs(self, outputs: Sequence[_Tensor]) -> TensorMap:
+        """Every tensor is taken over or given back, also after a fault; the first fault counts."""
+        tensors: TensorMap = {}
+        fault: ServingError | None = None
+        for tensor in outputs:
+            dims = _read_dims(tensor)
+            if tensor.dims:
+                self._manager.release(ctypes.cast(tensor.dims, ctypes.c_void_p))
+            wrong = _find_fault(tensor, dims)
+            if wrong is not None:
+                if tensor.data:
+                    self._manager.release(tensor.data)
+                fault = fault or _corrupted(wrong)
+                continue
+            assert dims is not None  # _find_fault saw to it
+            datatype = _datatype(tensor.precision)
+            assert datatype is not None
+            memory = self._manager.adopt(tensor.data, tensor.nbytes)
+            array = np.ndarray(dims, datatype.numpy, memory)  # type: ignore[arg-type]
+            tensors.setdefault(tensor.name.decode(errors="replace"), array)
+        if fault is not None:
+            raise fault
+        return tensors
+
+
+def _fill(place: _Tensor, name: str, tensor: Tensor) -> object:
+    """Point a structure at a tensor; what is returned has to live as long as the structure."""
+    if isinstance(tensor, StringTensor):
+        raise ServingError(errors.DEMULTIPLY_STRING, f"input: {name} custom nodes take no strings")
+    dims = (ctypes.c_uint64 * tensor.ndim)(*tensor.shape)
+    place.name = name.encode()
+    place.data = tensor.ctypes.data
+    place.nbytes = tensor.nbytes
+    place.dims = dims
+    place.n_dims = tensor.ndim
+    place.precision = _NUMBER_OF.get(tensor.dtype.str, 0)
+    return tensor, dims
+
+
+def _datatype(precision: int) -> Datatype | None:
+    return DATATYPES[_PRECISIONS[precision]] if 0 < precision < len(_PRECISIONS) else None
+
+
+def _read_dims(described: _Tensor | _Info) -> tuple[int, ...] | None:
+    """The dimensions; None when they cannot be those of a tensor."""
+    count: int = described.n_dims
+    if count > _MAX_RANK or (count and not described.dims):
+        return None
+    return tuple(described.dims[:count]) if count else ()
+
+
+def _find_fault(tensor: _Tensor, dims: tuple[int, ...] | None) -> str | None:
+    if tensor.name is None:
+        return "an output has no name"
+    name = tensor.name.decode(errors="replace")
+    datatype = _datatype(tensor.precision)
+    if datatype is None:
+        return f"output {name} has the unknown precision {tensor.precision}"
+    if dims is None:
+        return f"output {name} has {tensor.n_dims} dimensions that cannot be read"
+    expected = math.prod(dims) * datatype.itemsize
+    if not tensor.data:
+        return f"output {name} has no data; a pointer is needed even to nothing"
+    if tensor.nbytes != expected:
+        return (
+            f"output {name} has {tensor.nbytes} bytes; {format_shape(dims)} of {datatype.label} "
+            f"takes {expected}"
+        )
+    return None
+
+
+def _corrupted(text: str) -> ServingError:
+    return ServingError(errors.CUSTOM_NODE_OUTPUTS_CORRUPTED, text)

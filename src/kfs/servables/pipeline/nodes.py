@@ -1,0 +1,150 @@
+"""What a step of a pipeline runs: a model, leased anew for every session, or a custom node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from kfs import errors
+from kfs.datatypes import DATATYPES
+from kfs.errors import ServingError
+from kfs.servables.base import CallContext, Servable, ServableSource
+from kfs.signature import Signature, TensorSpec, format_shape
+from kfs.tensors.arrays import StringTensor, Tensor, TensorMap
+
+#: Takes an output by the model's or library's name; `borrowed` memory is valid only during the
+#: call of it.
+Put = Callable[[str, Tensor, bool], None]
+
+_BY_NUMPY = {row.numpy: row for row in DATATYPES.values()}
+
+
+class Node(Protocol):
+    """Runs one session of a step."""
+
+    def run(self, inputs: TensorMap, put: Put, call: CallContext, *, is_last: bool) -> None:
+        """Hand every output to `put`.
+
+        Args:
+            is_last: nothing runs in this call after it, so it may hold on to what it leased
+                until the call is closed.
+
+        Raises:
+            ServingError: without the node's name, which the caller adds.
+        """
+
+
+class CustomNodeInstance(Protocol):
+    """A library initialized for one node."""
+
+    signature: Signature
+
+    def execute(self, inputs: Mapping[str, Tensor]) -> TensorMap:
+        """
+        Raises:
+            ServingError: INTERNAL; the library failed or returned what cannot be used.
+        """
+
+
+class ModelNode:
+    """A model of the source.
+
+    The slot is given back before anything else of the pipeline runs: outputs are copied out of it,
+    unless the session is the last one, whose outputs may lie there until the response is written.
+    """
+
+    def __init__(
+        self, source: ServableSource, name: str, version: int | None, signature: Signature
+    ) -> None:
+        self._source = source
+        self._name = name
+        self._version_text = "" if version is None else str(version)
+        self._signature = signature
+
+    def run(self, inputs: TensorMap, put: Put, call: CallContext, *, is_last: bool) -> None:
+        lease = self._source.lease(self._name, self._version_text, call)
+        if is_last:
+            call.on_close(lease.release)
+            self._infer(lease.servable, inputs, put, call, borrowed=False)
+            return
+        try:
+            with call.part() as part:
+                self._infer(lease.servable, inputs, put, part, borrowed=True)
+        finally:
+            lease.release()
+
+    def _infer(
+        self, servable: Servable, inputs: TensorMap, put: Put, call: CallContext, *, borrowed: bool
+    ) -> None:
+        if servable.signature is not self._signature:
+            self._check_names(servable.signature)
+        for spec in servable.signature.inputs:
+            _check_input(spec, inputs[spec.name])
+        for name, tensor in servable.infer(inputs, call).items():
+            put(name, tensor, borrowed)
+
+    def _check_names(self, now: Signature) -> None:
+        """Another version than the pipeline was planned with still has to fit into it."""
+        for kind, before, after in (
+            ("inputs", self._signature.inputs, now.inputs),
+            ("outputs", self._signature.outputs, now.outputs),
+        ):
+            names, wanted = [s.name for s in after], [s.name for s in before]
+            if names != wanted:
+                raise ServingError(
+                    errors.PIPELINE_NOT_LOADED_YET,
+                    f"model {self._name} has changed: {kind} were {', '.join(wanted)}, now are "
+                    f"{', '.join(names)}",
+                )
+
+
+class CustomNode:
+    """A custom node library, initialized for this node."""
+
+    def __init__(self, instance: CustomNodeInstance) -> None:
+        self._instance = instance
+
+    def run(self, inputs: TensorMap, put: Put, call: CallContext, *, is_last: bool) -> None:
+        call.check()
+        for name, tensor in self._instance.execute(inputs).items():
+            put(name, tensor, False)
+
+
+def _check_input(spec: TensorSpec, tensor: Tensor) -> None:
+    if isinstance(tensor, StringTensor):
+        found = "STRING"
+    elif tensor.dtype.str == spec.datatype.numpy:
+        found = spec.datatype.label
+    else:
+        row = _BY_NUMPY.get(tensor.dtype.str)
+        found = tensor.dtype.name if row is None else row.label
+    if found != spec.datatype.label:
+        raise _input_fault(errors.INVALID_PRECISION, spec, "precision", spec.datatype.label, found)
+    shape = tensor.shape
+    if shape == spec.static_shape:
+        return
+    if len(shape) != len(spec.shape):
+        raise _shape_fault(errors.INVALID_RANK, spec, shape)
+    wrong = [
+        axis for axis, (dim, size) in enumerate(zip(spec.shape, shape, strict=True))
+        if not dim.accepts(size)
+    ]  # fmt: skip
+    if spec.batch_axis is not None and wrong == [spec.batch_axis]:
+        expected, actual = str(spec.shape[spec.batch_axis]), str(shape[spec.batch_axis])
+        raise _input_fault(errors.INVALID_BATCH_SIZE, spec, "batch size", expected, actual)
+    if wrong:
+        raise _shape_fault(errors.INVALID_SHAPE, spec, shape)
+
+
+def _shape_fault(
+    status: errors.Status, spec: TensorSpec, shape: tuple[int, ...]
+) -> ServingError:
+    return _input_fault(status, spec, "shape", format_shape(spec.shape), format_shape(shape))
+
+
+def _input_fault(
+    status: errors.Status, spec: TensorSpec, what: str, expected: str, actual: str
+) -> ServingError:
+    return ServingError(
+        status, f"input: {spec.name} Invalid {what} - Expected: {expected}; Actual: {actual}"
+    )

@@ -1,0 +1,155 @@
+"""A pipeline as a servable."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+
+from kfs._fast.wire import Request
+from kfs.errors import ServingError
+from kfs.servables.base import CallContext, Servable, ServableSource
+from kfs.servables.binding import bind
+from kfs.servables.pipeline.faults import PipelineError, node_fault
+from kfs.servables.pipeline.library import Library, LibraryNode
+from kfs.servables.pipeline.nodes import CustomNode, ModelNode, Node
+from kfs.servables.pipeline.plan import Interface, Plan, make_plan
+from kfs.servables.pipeline.run import run_plan
+from kfs.servables.pipeline.spec import NodeSpec, PipelineSpec
+from kfs.signature import format_shape
+from kfs.tensors.arrays import TensorMap
+
+_log = logging.getLogger("kfs.pipeline")
+
+
+class Pipeline(Servable):
+    """A checked plan, with its custom nodes initialized; models are leased per inference."""
+
+    version = 1
+
+    def __init__(
+        self,
+        name: str,
+        plan: Plan,
+        nodes: Mapping[str, Node],
+        instances: Mapping[str, LibraryNode],
+    ) -> None:
+        self.name = name
+        self.signature = plan.signature
+        self.plan = plan
+        self._nodes = nodes
+        self._instances = instances
+
+    @classmethod
+    def load(
+        cls, spec: PipelineSpec, source: ServableSource, libraries: Mapping[str, Library]
+    ) -> Pipeline:
+        """Initialize custom nodes, check everything, and get ready.
+
+        The models have to be available in `source` by now; nothing waits for them.
+
+        Args:
+            libraries: the custom node libraries that could be opened, by name.
+
+        Raises:
+            PipelineError: one line with the names of the pipeline and the node.
+        """
+        instances: dict[str, LibraryNode] = {}
+        try:
+            for node in spec.nodes:
+                if node.model is None:
+                    instances.setdefault(node.name, _initialize(node, libraries))
+            interfaces = {
+                node.name: _interface(node, source, instances.get(node.name))
+                for node in spec.nodes
+            }
+            plan = make_plan(spec, interfaces)
+        except PipelineError as error:
+            for instance in instances.values():
+                instance.close()
+            raise PipelineError(error.status, f"pipeline {spec.name}: {error}") from None
+        nodes = {
+            node.name: _node(node, source, plan, instances) for node in spec.nodes
+        }
+        pipeline = cls(spec.name, plan, nodes, instances)
+        pipeline._log_signature()
+        return pipeline
+
+    def bind(self, request: Request) -> TensorMap:
+        return bind(request, self.signature, demultiplexed=self.plan.demultiplexes_entry)
+
+    def infer(self, tensors: TensorMap, call: CallContext) -> TensorMap:
+        return run_plan(self.plan, self._nodes, tensors, call)
+
+    def unload(self) -> None:
+        for instance in self._instances.values():
+            instance.close()
+        _log.info("Unloaded pipeline: %s", self.name)
+
+    def _log_signature(self) -> None:
+        for kind, specs in (("Input", self.signature.inputs), ("Output", self.signature.outputs)):
+            for spec in specs:
+                _log.info(
+                    "%s name: %s; shape: %s; precision: %s; layout: %s",
+                    kind, spec.name, format_shape(spec.shape), spec.datatype.label, spec.layout,
+                )  # fmt: skip
+        _log.info("Loaded pipeline %s; nodes: %s", self.name, ", ".join(self._nodes))
+
+
+def _initialize(node: NodeSpec, libraries: Mapping[str, Library]) -> LibraryNode:
+    assert node.library is not None
+    library = libraries.get(node.library)
+    if library is None:
+        raise node_fault(
+            "PIPELINE_DEFINITION_INVALID_NODE_LIBRARY", node.name,
+            f"library {node.library} is not there or could not be opened; opened were "
+            f"{', '.join(libraries) or 'none'}",
+        )  # fmt: skip
+    try:
+        return library.initialize(node.params)
+    except PipelineError as error:
+        raise node_fault(error.status, node.name, f"library {node.library}: {error}") from None
+
+
+def _interface(
+    node: NodeSpec, source: ServableSource, instance: LibraryNode | None
+) -> Interface | PipelineError:
+    if instance is None:
+        return _model_interface(node, source)
+    try:
+        return Interface(instance.describe())
+    except PipelineError as error:
+        return node_fault(error.status, node.name, f"library {node.library}: {error}")
+
+
+def _model_interface(node: NodeSpec, source: ServableSource) -> Interface | PipelineError:
+    assert node.model is not None
+    version_text = "" if node.version is None else str(node.version)
+    try:
+        # A call that has expired: whoever looks for the model does not wait for it.
+        lease = source.lease(node.model, version_text, CallContext(deadline=time.monotonic()))
+    except ServingError as error:
+        return _missing_model(node, str(error))
+    try:
+        if isinstance(lease.servable, Pipeline):
+            return _missing_model(node, "it is a pipeline; only models can be used")
+        is_auto = bool(getattr(lease.servable, "is_auto", False))
+        return Interface(lease.servable.signature, is_auto)
+    finally:
+        lease.release()
+
+
+def _missing_model(node: NodeSpec, why: str) -> PipelineError:
+    version = "" if node.version is None else f" version {node.version}"
+    return node_fault(
+        "PIPELINE_NODE_REFERING_TO_MISSING_MODEL", node.name,
+        f"model {node.model}{version} is not available: {why}",
+    )  # fmt: skip
+
+
+def _node(
+    node: NodeSpec, source: ServableSource, plan: Plan, instances: Mapping[str, LibraryNode]
+) -> Node:
+    if node.model is None:
+        return CustomNode(instances[node.name])
+    return ModelNode(source, node.model, node.version, plan.steps[node.name].signature)
