@@ -13,6 +13,7 @@ import models
 import numpy as np
 import pytest
 from conftest import ServeModels, slow_request, wait_until
+from kfs.repository.loading import load_model
 from wire import Stub, infer_request
 
 from kfs import errors
@@ -22,7 +23,6 @@ from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.cli.app import Server
 from kfs.errors import ServingError, Status
 from kfs.repository.catalog import Catalog, available_servable
-from kfs.repository.loading import load_model
 from kfs.servables.base import CallContext, Servable
 from kfs.servables.model import Model
 from kfs.server.infer import InferHandler

@@ -57,9 +57,7 @@ class Site:
 
 
 @pytest.fixture(scope="module", params=[1, 500], ids=["1 model", "500 models"])
-def site(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Site:
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Site:
     return Site(tmp_path_factory.mktemp("site"), request.param)
 
 

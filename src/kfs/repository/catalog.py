@@ -15,9 +15,8 @@ from kfs.errors import ServingError, Status
 from kfs.repository.folders import MAX_VERSION
 from kfs.servables.base import CallContext, Servable
 
-# How long a call waits for a version that is being loaded, and how often it looks.
-_LOAD_WAIT_S = 10.0
-_LOOK_S = 0.1
+# How often a call looks that waits for a version.
+_LOOK_S = 0.05
 
 _VERSION_TEXT = re.compile(r"-?[0-9]+")
 
@@ -31,11 +30,30 @@ class State(enum.Enum):
     END = enum.auto()
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What a name stands for: models have versions, the others ignore what a client says of them.
+
+    Attributes:
+        load_wait_s: how long a call waits for one that is being loaded.
+    """
+
+    has_versions: bool
+    load_wait_s: float
+    not_loaded_yet: Status
+    retired: Status
+
+
+MODEL = Kind(True, 10.0, errors.MODEL_VERSION_NOT_LOADED_YET, errors.MODEL_VERSION_RETIRED)
+PIPELINE = Kind(False, 0.5, errors.PIPELINE_NOT_LOADED_YET, errors.PIPELINE_RETIRED)
+
+
 class VersionEntry:
     """One version of a servable: its state, and the leases on it."""
 
-    def __init__(self, version: int) -> None:
+    def __init__(self, version: int, kind: Kind = MODEL) -> None:
         self.version = version
+        self.kind = kind
         self.state = State.LOADING
         self.error: str | None = None
         self.servable: Servable | None = None
@@ -101,6 +119,12 @@ class Entry:
     versions: Mapping[int, VersionEntry] = field(default_factory=dict)
     error: str | None = None
 
+    @property
+    def only(self) -> VersionEntry | None:
+        """The entry of what has no versions; None for models."""
+        entry = self.versions.get(1)
+        return None if entry is None or entry.kind.has_versions else entry
+
     def default(self) -> VersionEntry | None:
         """The highest version that is available."""
         available = [entry for entry in self.versions.values() if entry.is_available]
@@ -149,13 +173,13 @@ class Catalog:
         with self._write:
             self.snapshot = MappingProxyType({name: Entry(), **self.snapshot})
 
-    def begin(self, name: str, version: int) -> VersionEntry:
+    def begin(self, name: str, version: int, kind: Kind = MODEL) -> VersionEntry:
         """A new entry in state LOADING.
 
         It is to be seen at once unless the version is being served: then the old one stays until
         `publish`.
         """
-        entry = VersionEntry(version)
+        entry = VersionEntry(version, kind)
         found = self.snapshot.get(name, Entry()).versions.get(version)
         if found is None or not found.is_available:
             self._put(name, entry)
@@ -205,6 +229,8 @@ class Catalog:
             ServingError: NOT_FOUND or INVALID_ARGUMENT; the name is looked at first.
         """
         entry = self.entry(name)
+        if entry.only is not None:
+            return entry.only
         version = parse_version(version_text)
         found = entry.default() if version is None else entry.versions.get(version)
         if found is None:
@@ -220,30 +246,39 @@ class Catalog:
             ServingError: INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, or the call ended.
         """
         version = parse_version(version_text) or None
-        wait_end = time.monotonic() + _LOAD_WAIT_S
+        began = time.monotonic()
         while True:
-            entry = self.entry(name)
-            found = entry.default() if version is None else entry.versions.get(version)
-            if found is None and version is None:
-                found = _newest_loading(entry)
-            if found is None:
-                raise _version_missing(name, version)
+            found = self._wanted(name, version)
             lease = _try_lease(found)
             if lease is not None:
                 return lease
-            if self._is_superseded(name, version, found):
-                continue
+            if self._wanted(name, version) is not found:
+                continue  # another took its place since it was looked up
             _refuse_unless_loading(found, name)
-            if time.monotonic() >= wait_end:
-                raise _not_available(errors.MODEL_VERSION_NOT_LOADED_YET, name, found)
+            if time.monotonic() >= began + found.kind.load_wait_s:
+                raise _not_available(found.kind.not_loaded_yet, name, found)
             call.check()
             time.sleep(_LOOK_S)
 
-    def _is_superseded(self, name: str, version: int | None, found: VersionEntry) -> bool:
-        """Whether another version took the place of `found` since it was looked up."""
+    def _wanted(self, name: str, version: int | None) -> VersionEntry:
+        """What an inference is asked of now; a default that is only being loaded counts."""
         entry = self.entry(name)
-        now = entry.default() if version is None else entry.versions.get(version)
-        return now is not None and now is not found
+        if entry.only is not None:
+            return entry.only
+        found = entry.default() if version is None else entry.versions.get(version)
+        if found is None and version is None:
+            found = _newest_loading(entry)
+        if found is None:
+            raise _version_missing(name, version)
+        return found
+
+    def fail(self, name: str, entry: VersionEntry, error: str) -> None:
+        """Loading failed, and what was there before cannot go on either."""
+        entry.error = error
+        replaced = self.snapshot.get(name, Entry()).versions.get(entry.version)
+        self._put(name, entry)
+        if replaced is not None and replaced is not entry and replaced.is_available:
+            replaced.retire()
 
     def set_failed(self, entry: VersionEntry, error: str) -> None:
         """Loading failed; the entry stays in state LOADING, as clients of OVMS know it."""
@@ -273,9 +308,9 @@ def _try_lease(entry: VersionEntry) -> Lease | None:
 
 def _refuse_unless_loading(entry: VersionEntry, name: str) -> None:
     if entry.state in (State.UNLOADING, State.END):
-        raise _not_available(errors.MODEL_VERSION_RETIRED, name, entry)
+        raise _not_available(entry.kind.retired, name, entry)
     if entry.error is not None:
-        raise _not_available(errors.MODEL_VERSION_NOT_LOADED_YET, name, entry)
+        raise _not_available(entry.kind.not_loaded_yet, name, entry)
 
 
 def _version_missing(name: str, version: int | None) -> ServingError:
@@ -284,7 +319,9 @@ def _version_missing(name: str, version: int | None) -> ServingError:
 
 
 def _not_available(status: Status, name: str, entry: VersionEntry) -> ServingError:
-    return ServingError(status, f"{name}: version {entry.version}")
+    return ServingError(
+        status, f"{name}: version {entry.version}" if entry.kind.has_versions else name
+    )
 
 
 def available_servable(entry: VersionEntry, name: str) -> Servable:
@@ -297,4 +334,4 @@ def available_servable(entry: VersionEntry, name: str) -> Servable:
     if entry.is_available and servable is not None:
         return servable
     _refuse_unless_loading(entry, name)
-    raise _not_available(errors.MODEL_VERSION_NOT_LOADED_YET, name, entry)
+    raise _not_available(entry.kind.not_loaded_yet, name, entry)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import ErrorDetails
 
 from kfs import options
+from kfs.servables.pipeline.spec import LibrarySpec, PipelineSpec, parse
 from kfs.settings import ModelSettings
 
 _log = logging.getLogger("kfs.repository")
@@ -164,12 +165,16 @@ class Wanted:
     Attributes:
         models: by name.
         broken: names whose entry cannot be served, and why.
-        file: the file it was read from; None when it came from the command line.
+        pipelines: by name.
+        libraries: of custom nodes.
+        folder: where relative paths of libraries begin.
     """
 
     models: Mapping[str, ModelSettings] = field(default_factory=dict)
     broken: Mapping[str, str] = field(default_factory=dict)
-    file: ConfigFile | None = None
+    pipelines: Mapping[str, PipelineSpec] = field(default_factory=dict)
+    libraries: tuple[LibrarySpec, ...] = ()
+    folder: Path = Path()
 
 
 def read_config(path: Path, defaults: ModelSettings) -> Wanted:
@@ -207,17 +212,22 @@ def _wanted(file: ConfigFile, folder: Path, defaults: ModelSettings) -> Wanted:
             models[config.name] = _settings(config, folder, defaults)
         except ValueError as error:
             broken[config.name] = str(error)
-    for name, kind in _others(file):
-        if name in models or name in broken:
-            _log.warning("%s is configured more than once; the first is served", name)
-        else:
-            broken[name] = f"{kind} are not served yet"
-    return Wanted(models, broken, file)
-
-
-def _others(file: ConfigFile) -> list[tuple[str, str]]:
-    pipelines = [(pipeline.name, "pipelines") for pipeline in file.pipeline_config_list]
-    return pipelines + [(graph.name, "graphs") for graph in file.mediapipe_config_list]
+    pipelines: dict[str, PipelineSpec] = {}
+    for pipeline in file.pipeline_config_list:
+        if pipeline.name in models or pipeline.name in broken or pipeline.name in pipelines:
+            _log.warning("%s is configured more than once; the first is served", pipeline.name)
+            continue
+        pipelines[pipeline.name] = parse(pipeline.model_dump(exclude_none=True))
+    for graph in file.mediapipe_config_list:
+        if graph.name in models or graph.name in broken or graph.name in pipelines:
+            _log.warning("%s is configured more than once; the first is served", graph.name)
+            continue
+        broken[graph.name] = "graphs are not served yet"
+    libraries = tuple(
+        LibrarySpec(library.name, library.base_path)
+        for library in file.custom_node_library_config_list
+    )
+    return Wanted(models, broken, pipelines, libraries, folder)
 
 
 def _settings(config: ModelConfig, folder: Path, defaults: ModelSettings) -> ModelSettings:

@@ -14,6 +14,7 @@ from kfs.repository.catalog import Catalog, Entry, VersionEntry
 from kfs.repository.changes import compare
 from kfs.repository.config import ConfigError, Wanted
 from kfs.repository.folders import find_versions
+from kfs.repository.pipelines import Pipelines
 from kfs.servables.model import Model
 from kfs.settings import ModelSettings
 
@@ -48,6 +49,7 @@ class Repository:
         self._read = read
         self._config_path = config_path
         self._on_change = on_change
+        self._pipelines = Pipelines(catalog)
         self._wanted = Wanted()
         self._digest = b""
         self._empty: set[str] = set()
@@ -76,6 +78,8 @@ class Repository:
                 return
         for settings in self._wanted.models.values():
             self._sync(settings, replaced=False)
+        for name in self._pipelines.refresh():
+            self._tell(name)
 
     def watch(self, interval_s: float) -> None:
         """Poll on a thread of its own until `stop`."""
@@ -133,6 +137,9 @@ class Repository:
             if name not in wanted.broken:
                 self._catalog.set_error(name, None)
         for name in wanted.broken:
+            self._tell(name)
+        libraries = list(wanted.libraries)
+        for name in self._pipelines.apply(wanted.pipelines, libraries, wanted.folder):
             self._tell(name)
 
     def _sync(self, settings: ModelSettings, *, replaced: bool) -> None:

@@ -68,6 +68,9 @@ class _Program:
 class Model(Servable):
     """One version of one model, compiled, with its slots."""
 
+    #: Whether requests change its shape; such a model cannot be part of a pipeline.
+    is_auto = False
+
     def __init__(self, settings: ModelSettings, version: int, folder: Path) -> None:
         self.name = settings.name
         self.version = version
@@ -110,6 +113,8 @@ class AutoModel(Model):
     The new program takes the place of the old one as a whole: inferences that run on the old one
     finish there, so none waits but those that ask for another shape.
     """
+
+    is_auto = True
 
     def __init__(self, settings: ModelSettings, version: int, folder: Path) -> None:
         super().__init__(settings, version, folder)

@@ -1,0 +1,104 @@
+"""Pipelines of a repository: loaded after the models they use, and again when those change."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from kfs.repository.catalog import PIPELINE, Catalog, Entry, VersionEntry
+from kfs.servables.pipeline import (
+    Library,
+    LibrarySpec,
+    Pipeline,
+    PipelineError,
+    PipelineSpec,
+    open_library,
+)
+
+_log = logging.getLogger("kfs.repository")
+
+
+class Pipelines:
+    """Keeps the pipelines of a catalog true to their specs and to the models they use."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._specs: Mapping[str, PipelineSpec] = {}
+        self._libraries: dict[LibrarySpec, Library] = {}
+        self._by_name: dict[str, Library] = {}
+        #: What each pipeline was made of: its spec, its libraries, and the servables of its models.
+        self._made_of: dict[str, tuple[object, ...]] = {}
+
+    def apply(
+        self, specs: Mapping[str, PipelineSpec], libraries: list[LibrarySpec], folder: Path
+    ) -> list[str]:
+        """Load what is new or changed, retire what is gone.
+
+        Returns:
+            The names whose availability may have changed.
+        """
+        self._open(libraries, folder)
+        gone = [name for name in self._specs if name not in specs]
+        self._specs = specs
+        for name in gone:
+            self._made_of.pop(name, None)
+            for entry in self._entries(name):
+                entry.retire()
+        return gone + self.refresh()
+
+    def refresh(self) -> list[str]:
+        """Load again whatever uses something that changed; gives their names."""
+        changed = []
+        for name, spec in self._specs.items():
+            made_of = self._parts(spec)
+            if self._made_of.get(name) != made_of:
+                self._made_of[name] = made_of
+                self._load(spec)
+                changed.append(name)
+        return changed
+
+    def _open(self, libraries: list[LibrarySpec], folder: Path) -> None:
+        """Libraries stay open once they are: code in them may still run."""
+        self._by_name = {}
+        for spec in libraries:
+            if spec.name in self._by_name:
+                _log.warning("Library %s is configured more than once; the first counts", spec.name)
+                continue
+            try:
+                if spec not in self._libraries:
+                    self._libraries[spec] = open_library(spec, folder)
+                self._by_name[spec.name] = self._libraries[spec]
+            except PipelineError as error:
+                _log.error("%s", error)
+
+    def _parts(self, spec: PipelineSpec) -> tuple[object, ...]:
+        return (spec, *self._used_libraries(spec), *self._used_models(spec))
+
+    def _used_libraries(self, spec: PipelineSpec) -> Iterator[Library | None]:
+        for node in spec.nodes:
+            if node.library is not None:
+                yield self._by_name.get(node.library)
+
+    def _used_models(self, spec: PipelineSpec) -> Iterator[object]:
+        for node in spec.nodes:
+            if node.model is not None:
+                entry = self._catalog.snapshot.get(node.model, Entry())
+                used = entry.versions.get(node.version) if node.version else entry.default()
+                yield None if used is None or not used.is_available else used.servable
+
+    def _load(self, spec: PipelineSpec) -> None:
+        entry = self._catalog.begin(spec.name, 1, PIPELINE)
+        try:
+            pipeline = Pipeline.load(spec, self._catalog, self._by_name)
+        except PipelineError as error:
+            if self._catalog.set_error(spec.name, str(error)):
+                _log.error("%s", error)
+            self._catalog.fail(spec.name, entry, str(error))
+            return
+        self._catalog.publish(spec.name, entry, pipeline)
+        self._catalog.set_error(spec.name, None)
+
+    def _entries(self, name: str) -> list[VersionEntry]:
+        versions = self._catalog.snapshot.get(name, Entry()).versions.values()
+        return [entry for entry in versions if entry.is_available]
