@@ -2,96 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import grpc
-import models
-import numpy as np
 import pytest
-from conftest import loopback
-from openvino import opset13 as op
+from site_of_models import ONES, Site, ask, plus, refusal
 from wire import Stub, infer_request
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
-from kfs.cli.app import Server
 from kfs.repository.config import ConfigError
-
-ONES = np.ones((1, 10), np.float32)
-
-
-def plus(folder: Path, number: int, *, shape: tuple[int, ...] = (1, 10)) -> None:
-    """b -> a = b + number; the folder appears at once, with everything in it."""
-    making = folder.parent.parent / f"making-{threading.get_ident()}"
-    b = models.parameter("b", shape, "f32")
-    models.save(making, [b], {"a": op.add(b, op.constant(np.float32(number)))})
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    making.rename(folder)
-
-
-class Site:
-    """A config.json with models beside it, and a server that polls when it is told to."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.models: dict[str, dict[str, Any]] = {}
-        self.server: Server | None = None
-        self.channel: grpc.Channel | None = None
-
-    def write(self, text: str | None = None) -> None:
-        document = {"model_config_list": [{"config": self.models[name]} for name in self.models]}
-        path = self.root / "config.json"
-        path.with_suffix(".new").write_text(json.dumps(document) if text is None else text)
-        path.with_suffix(".new").rename(path)
-
-    def add(self, name: str, number: int = 0, version: int = 1, **config: Any) -> None:
-        plus(self.root / name / str(version), number)
-        self.models[name] = {"name": name, "base_path": name, **config}
-
-    def start(self, poll_wait_s: float = 0) -> Stub:
-        self.write()
-        settings = replace(
-            loopback(), config_path=self.root / "config.json", poll_wait_s=poll_wait_s
-        )
-        self.server = Server(settings)
-        self.server.__enter__()
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{self.server.port}")
-        return Stub(self.channel)
-
-    def poll(self) -> None:
-        assert self.server
-        self.server.repository.poll()
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     site = Site(tmp_path)
     yield site
-    if site.server is not None:
-        if site.channel is not None:
-            site.channel.close()
-        site.server.stop(0)
-
-
-def ask(stub: Stub, name: str, version: str = "") -> float:
-    """What the model adds to 1."""
-    request = infer_request(name, raw=ONES.tobytes())
-    request.model_version = version
-    answer = stub.ModelInfer(request, timeout=30)
-    return float(np.frombuffer(answer.raw_output_contents[0], np.float32)[0]) - 1
-
-
-def refusal(call: Callable[[], object]) -> tuple[str, str]:
-    with pytest.raises(grpc.RpcError) as caught:
-        call()
-    return caught.value.code().name, caught.value.details()
+    site.stop()
 
 
 def versions(stub: Stub, name: str) -> list[str]:
