@@ -90,6 +90,12 @@ def test_an_object_that_vanishes_leaves_nothing(
     assert not list(tmp_path.glob("kfs-model-*"))
 
 
+def test_a_version_that_vanished_is_an_error(s3: Any, tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError, match="there are no model files"):
+        storage.open_storage("s3://models/a").fetch("s3://models/a/9")
+    assert not list(tmp_path.glob("kfs-model-*"))
+
+
 def test_missing_bucket(s3: Any) -> None:
     with pytest.raises(ModelLoadError, match="cannot list s3://nowhere/a"):
         storage.open_storage("s3://nowhere/a").find_versions()

@@ -100,6 +100,8 @@ class S3Storage:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             client.download_file(self._bucket, key, str(target))
+        if not any(folder.iterdir()):  # it vanished after it was listed
+            raise FileNotFoundError("there are no model files")
 
     def _keys(self, prefix: str) -> Iterator[str]:
         pages = _s3_client().get_paginator("list_objects_v2")
