@@ -61,11 +61,12 @@ def check(*, config_path: Path) -> None:
 def _try(settings: ModelSettings) -> Iterator[_Finding]:
     """Load the versions that the policy chooses, one after the other."""
     from kfs.errors import ModelLoadError
-    from kfs.repository.folders import find_versions
+    from kfs.repository.storage import open_storage
     from kfs.servables.model import Model
 
     try:
-        there = find_versions(Path(settings.base_path))
+        storage = open_storage(str(settings.base_path))
+        there = storage.find_versions()
     except ModelLoadError as error:
         yield _Finding(settings.name, "", error=str(error))
         return
@@ -74,17 +75,19 @@ def _try(settings: ModelSettings) -> Iterator[_Finding]:
         yield _Finding(settings.name, "", error=f"no version to serve in {settings.base_path}")
     for version in sorted(chosen):
         try:
-            model = Model.load(settings, version, there[version])
+            folder = storage.fetch(there[version])
         except ModelLoadError as error:
             yield _Finding(settings.name, str(version), error=str(error))
             continue
-        yield _Finding(
-            settings.name,
-            str(version),
-            _tensors(model.signature.inputs),
-            _tensors(model.signature.outputs),
-        )
-        model.unload()
+        try:
+            signature = Model.load(settings, version, folder.path).signature
+        except ModelLoadError as error:
+            yield _Finding(settings.name, str(version), error=str(error))
+        else:
+            inputs, outputs = _tensors(signature.inputs), _tensors(signature.outputs)
+            yield _Finding(settings.name, str(version), inputs, outputs)
+        finally:
+            folder.remove()
 
 
 def _tensors(specs: tuple[TensorSpec, ...]) -> str:

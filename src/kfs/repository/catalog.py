@@ -6,7 +6,7 @@ import enum
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType, TracebackType
 
@@ -48,6 +48,10 @@ MODEL = Kind(True, 10.0, errors.MODEL_VERSION_NOT_LOADED_YET, errors.MODEL_VERSI
 PIPELINE = Kind(False, 0.5, errors.PIPELINE_NOT_LOADED_YET, errors.PIPELINE_RETIRED)
 
 
+def _nothing() -> None:
+    pass
+
+
 class VersionEntry:
     """One version of a servable: its state, and the leases on it."""
 
@@ -59,6 +63,8 @@ class VersionEntry:
         self.servable: Servable | None = None
         # A set, because adding and discarding are atomic: counting would need a lock.
         self.leases: set[Lease] = set()
+        #: Called once, after the servable was unloaded.
+        self.on_end: Callable[[], None] = _nothing
         self._ending = threading.Lock()
 
     @property
@@ -79,6 +85,7 @@ class VersionEntry:
             self.state = State.END
         if servable is not None:
             servable.unload()
+            self.on_end()
 
 
 class Lease:

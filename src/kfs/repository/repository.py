@@ -13,8 +13,8 @@ from kfs.errors import ModelLoadError
 from kfs.repository.catalog import Catalog, Entry, VersionEntry
 from kfs.repository.changes import compare
 from kfs.repository.config import ConfigError, Wanted
-from kfs.repository.folders import find_versions
 from kfs.repository.pipelines import Pipelines
+from kfs.repository.storage import Storage, open_storage
 from kfs.servables.model import Model
 from kfs.settings import ModelSettings
 
@@ -145,17 +145,21 @@ class Repository:
     def _sync(self, settings: ModelSettings, *, replaced: bool) -> None:
         """Load the versions that are wanted and not served, then retire the others."""
         name = settings.name
+        storage = None
         try:
-            there = find_versions(Path(settings.base_path))
+            storage = open_storage(str(settings.base_path))
+            there = storage.find_versions()
         except ModelLoadError as error:
             self._set_error(name, f"model {name}: {error}")
-            self._retire(name)
+            # A cloud that cannot be reached says nothing of what is there.
+            if storage is None or not storage.is_remote:
+                self._retire(name)
             return
         served = set() if replaced else self._available(name).keys()
         done, failed = set(served), dict[int, str]()
         while missing := settings.version_policy.choose(frozenset(there.keys() - failed)) - done:
             version = max(missing)
-            reason = self._load(settings, version, there[version])
+            reason = self._load(settings, version, storage, there[version])
             if reason is None:
                 done.add(version)
             else:
@@ -168,9 +172,7 @@ class Repository:
                 entry.retire()
         self._tell(name)
 
-    def _note(
-        self, settings: ModelSettings, there: dict[int, Path], failed: dict[int, str]
-    ) -> None:
+    def _note(self, settings: ModelSettings, there: dict[int, str], failed: dict[int, str]) -> None:
         if failed:
             self._set_error(settings.name, failed[max(failed)])
             return
@@ -181,14 +183,21 @@ class Repository:
             self._empty.add(settings.name)
             _log.warning("No version found for model in path: %s", settings.base_path)
 
-    def _load(self, settings: ModelSettings, version: int, folder: Path) -> str | None:
+    def _load(
+        self, settings: ModelSettings, version: int, storage: Storage, location: str
+    ) -> str | None:
         """Load and publish one version; what went wrong, or None."""
         entry = self._catalog.begin(settings.name, version)
+        folder = None
         try:
-            servable = Model.load(settings, version, folder)
+            folder = storage.fetch(location)
+            servable = Model.load(settings, version, folder.path)
         except ModelLoadError as error:
+            if folder is not None:
+                folder.remove()
             self._catalog.set_failed(entry, str(error))
             return f"model {settings.name}, version {version}: {error}"
+        entry.on_end = folder.remove
         self._catalog.publish(settings.name, entry, servable)
         _log.info("Version %d of model %s is available", version, settings.name)
         return None

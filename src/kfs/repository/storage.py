@@ -32,7 +32,13 @@ class ModelFolder:
 
 
 class Storage(Protocol):
-    """A place with the versions of one model."""
+    """A place with the versions of one model.
+
+    Attributes:
+        is_remote: whether it may be out of reach for a while.
+    """
+
+    is_remote: bool
 
     def find_versions(self) -> dict[int, str]:
         """Locations by version number. Raises ModelLoadError."""
@@ -43,6 +49,8 @@ class Storage(Protocol):
 
 class LocalStorage:
     """A folder of this machine."""
+
+    is_remote = False
 
     def __init__(self, base_path: str) -> None:
         self._base = Path(base_path)
@@ -58,6 +66,8 @@ class LocalStorage:
 
 class S3Storage:
     """A prefix of an S3 bucket."""
+
+    is_remote = True
 
     def __init__(self, base_path: str) -> None:
         self._base = base_path.rstrip("/")

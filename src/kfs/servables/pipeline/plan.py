@@ -15,7 +15,12 @@ from graphlib import CycleError, TopologicalSorter
 from kfs.datatypes import DATATYPES, UNSUPPORTED
 from kfs.servables.pipeline.faults import PipelineError, node_fault
 from kfs.servables.pipeline.shapes import (
-    Shape, count_dim, demultiplexed, intersect, overlap, shapes_meet,
+    Shape,
+    count_dim,
+    demultiplexed,
+    intersect,
+    overlap,
+    shapes_meet,
 )  # fmt: skip
 from kfs.servables.pipeline.spec import DYNAMIC, ENTRY, EXIT, NodeSpec, PipelineSpec, Source
 from kfs.signature import Dim, Signature, TensorSpec, format_shape
