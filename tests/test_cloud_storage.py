@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import models
 import pytest
+from conftest import loopback
 
+from kfs.cli.app import Server
 from kfs.errors import ModelLoadError
 from kfs.repository import storage
-
-boto3 = pytest.importorskip("boto3")
-pytest.importorskip("moto.server")
+from kfs.settings import ModelSettings
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +112,41 @@ def test_wrong_endpoint(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_refused_paths(path: str) -> None:
     with pytest.raises(ModelLoadError):
         storage.open_storage(path)
+
+
+def test_a_model_in_s3_is_served_and_new_versions_are_picked_up(s3: Any, tmp_path: Path) -> None:
+    def upload(version: int) -> None:
+        folder = models.dummy(tmp_path / "local" / str(version))
+        for file in folder.iterdir():
+            s3.upload_file(str(file), "models", f"served/{version}/{file.name}")
+
+    def copies() -> list[Path]:
+        return sorted(tmp_path.glob("kfs-model-*"))
+
+    upload(1)
+    with Server(loopback(ModelSettings("served", "s3://models/served"))) as server:
+        assert server.catalog.find("served", "").version == 1
+        (first,) = copies()
+        upload(2)
+        server.repository.poll()
+        assert server.catalog.find("served", "").version == 2
+        (second,) = copies()
+        assert second != first, "the copy of the retired version is gone"
+
+
+def test_a_cloud_out_of_reach_retires_nothing(
+    s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in models.dummy(tmp_path / "local").iterdir():
+        s3.upload_file(str(file), "models", f"kept/1/{file.name}")
+    with Server(loopback(ModelSettings("kept", "s3://models/kept"))) as server:
+        monkeypatch.setenv("S3_ENDPOINT", "127.0.0.1:1")
+        server.repository.poll()
+        assert server.catalog.find("kept", "").is_available
+        assert "cannot list s3://models/kept" in str(server.catalog.entry("kept").error)
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(ModelLoadError, match=r"pip install 'kfs-fast\[s3\]'"):
+        storage.open_storage("s3://bucket/model").find_versions()

@@ -73,6 +73,9 @@ class ServerSettings:
         cpu_extension: a library of operations that OpenVINO is to know.
         port: the gRPC port; 0 takes a free one.
         grpc_bind_address: addresses to bind, each a host name, an IPv4 or an IPv6 address.
+        certificate_path: the server's certificate for TLS; None for no TLS.
+        key_path: its private key.
+        client_ca_path: who signs certificates of clients, which then must have one.
         grpc_max_threads: handler threads, so calls in progress at a time; 0 for the default.
         grpc_channel_arguments: options handed to gRPC as they are.
         drain_s: seconds that running calls get to finish on shutdown.
@@ -85,6 +88,9 @@ class ServerSettings:
     cpu_extension: Path | None = None
     port: int = 9000
     grpc_bind_address: tuple[str, ...] = ("0.0.0.0",)
+    certificate_path: Path | None = None
+    key_path: Path | None = None
+    client_ca_path: Path | None = None
     grpc_max_threads: int = 0
     grpc_channel_arguments: Mapping[str, str | int] = field(default_factory=dict)
     drain_s: float = 30.0

@@ -16,7 +16,8 @@ from kfs.servables.model import add_extension
 from kfs.server.control import ControlHandler
 from kfs.server.health import Health
 from kfs.server.infer import InferHandler
-from kfs.server.transport import make_server
+from kfs.server.tls import TlsError
+from kfs.server.transport import ListenError, listen, make_server
 from kfs.settings import ServerSettings
 
 _log = logging.getLogger("kfs.serving")
@@ -54,16 +55,10 @@ class Server:
         Raises:
             StartError: an address cannot be bound.
         """
-        for host in self.settings.grpc_bind_address:
-            address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
-            try:
-                # Port 0 takes a free one; the other addresses then get the same.
-                self.port = self._grpc.add_insecure_port(address)
-            except RuntimeError:
-                raise StartError(
-                    f"cannot listen on {address}: is the port in use, or the address not of this "
-                    "machine?"
-                ) from None
+        try:
+            self.port = listen(self._grpc, self.settings)
+        except (ListenError, TlsError) as error:
+            raise StartError(str(error)) from None
         self._grpc.start()
         _log.info("Started gRPC server on port %d", self.port)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -96,26 +99,6 @@ class Client:
         return call(request, timeout=self._timeout_s)
 
 
-@contextmanager
-def connect(url: str, timeout_s: float) -> Iterator[Client]:
-    """A client of the server at `host:port`.
-
-    A call that fails ends the command with one line.
-    """
-    import grpc
-
-    options = [
-        ("grpc.max_receive_message_length", MAX_MESSAGE_NBYTES),
-        ("grpc.max_send_message_length", MAX_MESSAGE_NBYTES),
-    ]
-    with grpc.insecure_channel(url, options=options) as channel:
-        try:
-            yield Client(channel, timeout_s)
-        except grpc.RpcError as error:
-            details = " ".join((error.details() or "").split())
-            raise click.ClickException(f"{error.code().name}: {details}") from None
-
-
 url_option = click.option(
     "--url", default="localhost:9000", show_default=True, help="The server, as host:port."
 )
@@ -123,3 +106,82 @@ timeout_option = click.option(
     "--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), default=30.0,
     show_default=True, help="Seconds to wait for each answer.",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tls:
+    """PEM files to speak TLS with.
+
+    Attributes:
+        ca: who signed the server's certificate; None trusts whom gRPC trusts.
+        certificate: the client's own, for a server that wants one.
+        key: its private key.
+    """
+
+    ca: Path | None
+    certificate: Path | None
+    key: Path | None
+
+
+@contextmanager
+def connect(url: str, timeout_s: float, tls: Tls | None = None) -> Iterator[Client]:
+    """A client of the server at `host:port`.
+
+    A call that fails ends the command with one line.
+    """
+
+    options = [
+        ("grpc.max_receive_message_length", MAX_MESSAGE_NBYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_NBYTES),
+    ]
+    with _channel(url, options, tls) as channel:
+        import grpc
+
+        try:
+            yield Client(channel, timeout_s)
+        except grpc.RpcError as error:
+            details = " ".join((error.details() or "").split())
+            raise click.ClickException(f"{error.code().name}: {details}") from None
+
+
+def _channel(url: str, options: list[tuple[str, int]], tls: Tls | None) -> grpc.Channel:
+    import grpc
+
+    if tls is None:
+        return grpc.insecure_channel(url, options=options)
+    ca, key, certificate = (
+        None if path is None else path.read_bytes() for path in (tls.ca, tls.key, tls.certificate)
+    )
+    credentials = grpc.ssl_channel_credentials(ca, key, certificate)
+    return grpc.secure_channel(url, credentials, options=options)
+
+
+_PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
+_TLS_OPTIONS = (
+    click.option("--tls", "use_tls", is_flag=True, help="Speak TLS; told by the other flags too."),
+    click.option("--ca", metavar="FILE", type=_PEM, help="Who signed the server's certificate."),
+    click.option("--cert", metavar="FILE", type=_PEM, help="A certificate of your own, PEM."),
+    click.option("--key", metavar="FILE", type=_PEM, help="Its private key, PEM."),
+)
+
+
+#: What a command calls to get its client.
+Connect = Callable[[], AbstractContextManager[Client]]
+
+
+def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The flags that say which server and how to speak to it; a function that connects."""
+
+    @functools.wraps(command)
+    def connected(
+        *, url: str, timeout_s: float, use_tls: bool, ca: Path | None, cert: Path | None,
+        key: Path | None, **values: Any,
+    ) -> Any:  # fmt: skip
+        if (cert is None) != (key is None):
+            raise click.UsageError("--cert and --key need each other")
+        tls = Tls(ca, cert, key) if use_tls or ca or cert else None
+        return command(url=url, connect=lambda: connect(url, timeout_s, tls), **values)
+
+    for option in reversed((url_option, timeout_option, *_TLS_OPTIONS)):
+        connected = option(connected)
+    return connected

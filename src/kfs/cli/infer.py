@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kfs.cli.client import connect, timeout_option, url_option
+from kfs.cli.client import Connect, server_options
 from kfs.datatypes import DATATYPES
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ _MAX_VALUES_SHOWN = 32
 @click.option("--output", "outputs", multiple=True, help="An output to ask for; all otherwise.")
 @click.option("--version", default="", help="The version; the default one otherwise.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
-@url_option
-@timeout_option
+@server_options
 def infer(
     *,
     name: str,
@@ -42,14 +41,14 @@ def infer(
     version: str,
     as_json: bool,
     url: str,
-    timeout_s: float,
+    connect: Connect,
 ) -> None:
     """Send files to the servable NAME and print what it answers."""
     from kfs._proto import grpc_predict_v2_pb2 as pb
 
     if not image_options and not array_options:
         raise click.UsageError("nothing to send: give --image FILE or --input NAME=FILE.npy")
-    with connect(url, timeout_s) as client:
+    with connect() as client:
         metadata = client.metadata(name, version)
         request = pb.ModelInferRequest(model_name=name, model_version=version)
         for tensor, files in _group_images(image_options, metadata).items():

@@ -8,18 +8,17 @@ from typing import Any
 
 import click
 
-from kfs.cli.client import Client, connect, timeout_option, url_option
+from kfs.cli.client import Client, Connect, server_options
 from kfs.cli.console import print_table
 
 
 @click.command()
 @click.argument("names", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-@url_option
-@timeout_option
-def models(*, names: Sequence[str], as_json: bool, url: str, timeout_s: float) -> None:
+@server_options
+def models(*, names: Sequence[str], as_json: bool, url: str, connect: Connect) -> None:
     """List servables, or the named ones: readiness, versions, tensors and errors."""
-    with connect(url, timeout_s) as client:
+    with connect() as client:
         index = client.index()
         wanted = names or sorted(index) or client.servables()
         rows = [_describe(client, name) for name in wanted]

@@ -13,7 +13,7 @@ from click.core import ParameterSource
 from kfs.cli.console import LOG_LEVELS, set_up_logging
 from kfs.cli.model_options import OF_ONE_MODEL, check_together, model_options
 from kfs.digits import MODEL_NAME, MODEL_PATH, images
-from kfs.repository.config import resolve_path
+from kfs.repository.folders import resolve_path
 from kfs.settings import ModelSettings, ServerSettings
 
 #: Flags that are understood and will be served; until then they are refused.
@@ -22,9 +22,6 @@ NOT_YET = {
     "rest_bind_address": "Addresses of that port.",
     "metrics_enable": "Offer metrics.",
     "metrics_list": "Which metrics.",
-    "grpc_certificate_path": "TLS: the server's certificate.",
-    "grpc_key_path": "TLS: its private key.",
-    "grpc_ca_path": "TLS: who signs the certificates of clients.",
     "custom_node_resources_cleaner_interval_seconds": "Interval of cleaning in pipelines.",
 }
 
@@ -92,6 +89,7 @@ _SECTIONS = {
                            "cpu_extension"),
     "gRPC": ("port", "grpc_bind_address", "grpc_workers", "grpc_max_threads",
              "grpc_channel_arguments"),
+    "TLS": ("certificate_path", "key_path", "client_ca_path"),
     "Logs": ("log_level", "log_path"),
     "Understood, but not served yet": tuple(NOT_YET),
 }  # fmt: skip
@@ -158,6 +156,15 @@ def _parse_workers(context: click.Context, option: click.Parameter, count: int) 
 @click.option("--cpu_extension", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
               help="A library with operations of your own, for OpenVINO.")  # fmt: skip
 @model_options
+@click.option("--grpc_certificate_path", "certificate_path", metavar="FILE",
+              type=click.Path(dir_okay=False, path_type=Path),
+              help="TLS: the server's certificate, PEM. Read again when it changes.")  # fmt: skip
+@click.option("--grpc_key_path", "key_path", metavar="FILE",
+              type=click.Path(dir_okay=False, path_type=Path),
+              help="TLS: its private key, PEM.")  # fmt: skip
+@click.option("--grpc_ca_path", "client_ca_path", metavar="FILE",
+              type=click.Path(dir_okay=False, path_type=Path),
+              help="TLS: who signs the certificates that clients then need.")  # fmt: skip
 @click.option("--log_level", metavar="|".join(LOG_LEVELS), default="INFO", show_default=True,
               type=click.Choice(list(LOG_LEVELS), case_sensitive=False),
               help="What is logged.")  # fmt: skip
@@ -182,6 +189,9 @@ def serve(
     grpc_bind_address: tuple[str, ...],
     log_level: str,
     log_path: Path | None,
+    certificate_path: Path | None,
+    key_path: Path | None,
+    client_ca_path: Path | None,
     grpc_max_threads: int,
     grpc_channel_arguments: dict[str, str | int],
     **model_values: Any,
@@ -196,6 +206,10 @@ def serve(
     except OSError as error:
         raise click.ClickException(f"--log_path {log_path}: {error.strerror}") from None
     check_together(model_values)
+    if (certificate_path is None) != (key_path is None):
+        raise click.UsageError("--grpc_certificate_path and --grpc_key_path need each other")
+    if client_ca_path is not None and certificate_path is None:
+        raise click.UsageError("--grpc_ca_path needs --grpc_certificate_path and --grpc_key_path")
     models: tuple[ModelSettings, ...] = ()
     if config_path is None:
         name, path = _choose_model(model_name, model_path)
@@ -212,6 +226,9 @@ def serve(
         cpu_extension=cpu_extension,
         port=port,
         grpc_bind_address=grpc_bind_address,
+        certificate_path=certificate_path,
+        key_path=key_path,
+        client_ca_path=client_ca_path,
         grpc_max_threads=grpc_max_threads,
         grpc_channel_arguments=grpc_channel_arguments,
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,12 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import ErrorDetails
 
 from kfs import options
+from kfs.repository.folders import resolve_path
 from kfs.servables.pipeline.spec import LibrarySpec, PipelineSpec, parse
 from kfs.settings import ModelSettings
 
 _log = logging.getLogger("kfs.repository")
-
-CLOUD_PREFIXES = ("s3://", "gs://", "az://", "azfs://")
 
 ByTensor = str | dict[str, str]
 Count = Annotated[int, Field(ge=0)]
@@ -261,21 +259,6 @@ def _settings(config: ModelConfig, folder: Path, defaults: ModelSettings) -> Mod
         precision=_strict("precision", config.precision),
         allow_cache=config.allow_cache,
     )
-
-
-def resolve_path(base_path: str | None, folder: Path) -> Path | str:
-    """Where a model is: an address in a cloud as it is, a relative path from `folder`.
-
-    Raises:
-        ValueError: there is no path, or `..` is in it.
-    """
-    if not base_path:
-        raise ValueError("expected where the model is; the path is missing")
-    if ".." in base_path.split("/"):
-        raise ValueError(f"'..' is not allowed in the path {base_path}")
-    if base_path.startswith(CLOUD_PREFIXES):
-        return base_path
-    return Path(os.path.abspath(folder / base_path))
 
 
 _PARSERS: dict[str, Any] = {

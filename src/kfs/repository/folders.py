@@ -15,6 +15,9 @@ _VERSION = re.compile(r"[1-9][0-9]*")
 #: The largest version number: versions are 64-bit integers on the wire.
 MAX_VERSION = (1 << 63) - 1
 
+#: Base paths that are addresses in a cloud.
+CLOUD_PREFIXES = ("s3://", "gs://", "az://", "azfs://")
+
 
 def find_versions(base_path: Path) -> dict[int, Path]:
     """The versions of a model: folders named by positive integers; a file is its own version 1.
@@ -44,3 +47,18 @@ def find_versions(base_path: Path) -> dict[int, Path]:
 def _warn_once(folder: Path) -> None:
     """Folders are looked at again and again."""
     _log.warning("Ignored folder %s: its name is not a version number", folder)
+
+
+def resolve_path(base_path: str | None, folder: Path) -> Path | str:
+    """Where a model is: an address in a cloud as it is, a relative path from `folder`.
+
+    Raises:
+        ValueError: there is no path, or `..` is in it.
+    """
+    if not base_path:
+        raise ValueError("expected where the model is; the path is missing")
+    if ".." in base_path.split("/"):
+        raise ValueError(f"'..' is not allowed in the path {base_path}")
+    if base_path.startswith(CLOUD_PREFIXES):
+        return base_path
+    return Path(os.path.abspath(folder / base_path))

@@ -22,6 +22,7 @@ from kfs.server.control import ControlHandler
 from kfs.server.health import Health
 from kfs.server.infer import InferHandler
 from kfs.server.status import abort
+from kfs.server.tls import TlsFiles, server_credentials
 from kfs.settings import MAX_MESSAGE_NBYTES, ServerSettings
 
 Handler = Any  # grpc.RpcMethodHandler, which takes type arguments in its stub alone
@@ -50,6 +51,49 @@ def make_server(
     services = (SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)
     reflection.enable_server_reflection(services, server, pool=_reflection_pool())
     return server
+
+
+class ListenError(Exception):
+    """An address that cannot be listened on; one readable line."""
+
+
+def listen(server: grpc.Server, settings: ServerSettings) -> int:
+    """Bind every address of the settings, with TLS when they name a certificate.
+
+    Returns:
+        The port; that of the settings unless it is 0.
+
+    Raises:
+        ListenError: an address cannot be bound.
+        TlsError: the certificates cannot be used.
+    """
+    port = settings.port
+    for host in settings.grpc_bind_address:
+        is_path = host.startswith("unix:")
+        address = host if is_path else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        # One for each address: binding uses up the configuration they begin with.
+        credentials = _credentials(settings)
+        try:
+            if credentials is None:
+                bound = server.add_insecure_port(address)
+            else:
+                bound = server.add_secure_port(address, credentials)
+        except RuntimeError:
+            raise ListenError(
+                f"cannot listen on {address}: is the port in use, or the address not of this "
+                "machine?"
+            ) from None
+        # Port 0 takes a free one; the other addresses then get the same.
+        port = port if is_path else bound
+    return port
+
+
+def _credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
+    if settings.certificate_path is None or settings.key_path is None:
+        return None
+    return server_credentials(
+        TlsFiles(settings.certificate_path, settings.key_path, settings.client_ca_path)
+    )
 
 
 def _options(settings: ServerSettings) -> list[tuple[str, str | int]]:
