@@ -19,6 +19,7 @@ from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.datatypes import DATATYPES
 from kfs.errors import ValueRangeError, WireError
 
+PROTOBUF_MAJOR = int(protobuf_version.split(".")[0])
 EXAMPLES = int(os.environ.get("KFS_HYPOTHESIS_EXAMPLES", "300"))
 thorough = settings(
     max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow]
@@ -80,7 +81,15 @@ def check_agreement(data: bytes) -> None:
         with pytest.raises(WireError):
             read_request(data)
         return
-    check_values(read_request(data), expected)
+    try:
+        request = read_request(data)
+    except WireError as error:
+        # In a group, protobuf 7 passes over fields of number zero, which nothing may have; those
+        # before it refuse them, as the reader does.
+        if PROTOBUF_MAJOR < 7 or error.reason != "a tag that is no field number":
+            raise
+        return
+    check_values(request, expected)
 
 
 def check_values(request: Request, expected: pb.ModelInferRequest) -> None:
@@ -303,6 +312,7 @@ LEGAL_OR_NOT = {
     "group with another end": b"\x5b\x64",
     "lone end": b"\x5c",
     "lone end in a tensor": delimited(5, b"\x5c"),
+    "group with field zero": b"\x5b\x00\x01\x5c",
     "group as a known field": b"\x0b\x0c",
     "groups 99 deep": nested_groups(99),
     "groups 100 deep": nested_groups(100),
@@ -324,7 +334,7 @@ LEGAL_OR_NOT = {
 
 @pytest.mark.parametrize("case", LEGAL_OR_NOT)
 def test_odd_wires(case: str) -> None:
-    if case == "length in too many bytes" and int(protobuf_version.split(".")[0]) >= 7:
+    if case == "length in too many bytes" and PROTOBUF_MAJOR >= 7:
         pytest.skip(
             "protobuf takes lengths of up to ten bytes before version 7; so does the reader"
         )
