@@ -90,9 +90,7 @@ WRONG_STREAM_VERSION = Status(
 PIPELINE_NO_RESULTS = Status(
     Code.ABORTED, "Pipeline execution aborted due to no content from custom node"
 )
-DEMULTIPLY_TOO_LARGE = Status(
-    Code.INVALID_ARGUMENT, "Too large dimension size to demultiply"
-)
+DEMULTIPLY_TOO_LARGE = Status(Code.INVALID_ARGUMENT, "Too large dimension size to demultiply")
 DEMULTIPLY_RANK = Status(Code.INVALID_ARGUMENT, "Wrong number of dimensions to demultiply")
 DEMULTIPLY_SIZE = Status(Code.INVALID_ARGUMENT, "Wrong dimension size to demultiply")
 DEMULTIPLY_STRING = Status(Code.INVALID_ARGUMENT, "String demultiplication is not supported")
@@ -102,9 +100,7 @@ INCONSISTENT_SHARDS = Status(
 PIPELINE_NOT_LOADED_YET = Status(Code.UNAVAILABLE, "Pipeline is not loaded yet")
 PIPELINE_RETIRED = Status(Code.NOT_FOUND, "Pipeline is retired")
 CUSTOM_NODE_FAILED = Status(Code.INTERNAL, "Custom node failed on execution")
-CUSTOM_NODE_OUTPUTS_CORRUPTED = Status(
-    Code.INTERNAL, "Custom node has returned corrupted outputs"
-)
+CUSTOM_NODE_OUTPUTS_CORRUPTED = Status(Code.INTERNAL, "Custom node has returned corrupted outputs")
 
 INTERNAL_ERROR = Status(Code.INTERNAL, "Internal server error")
 DESERIALIZATION_ERROR = Status(Code.INTERNAL, "Internal deserialization error")

@@ -60,17 +60,14 @@ class Pipeline(Servable):
                 if node.model is None:
                     instances.setdefault(node.name, _initialize(node, libraries))
             interfaces = {
-                node.name: _interface(node, source, instances.get(node.name))
-                for node in spec.nodes
+                node.name: _interface(node, source, instances.get(node.name)) for node in spec.nodes
             }
             plan = make_plan(spec, interfaces)
         except PipelineError as error:
             for instance in instances.values():
                 instance.close()
             raise PipelineError(error.status, f"pipeline {spec.name}: {error}") from None
-        nodes = {
-            node.name: _node(node, source, plan, instances) for node in spec.nodes
-        }
+        nodes = {node.name: _node(node, source, plan, instances) for node in spec.nodes}
         pipeline = cls(spec.name, plan, nodes, instances)
         pipeline._log_signature()
         return pipeline

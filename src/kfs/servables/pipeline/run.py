@@ -174,7 +174,7 @@ class _Run:
             if item not in filled:
                 raise ServingError(
                     errors.CUSTOM_NODE_OUTPUTS_CORRUPTED,
-                    f"output {item} is missing; returned were {', '.join(sorted(filled)) or 'none'}",
+                    f"output {item} is missing",
                 )
 
     def _is_last(self, step: Step) -> bool:
@@ -205,7 +205,8 @@ class _Run:
             parent, shard = divmod(index, self._sizes[source.name])
             whole = shards.at(parent)
             assert not isinstance(whole, StringTensor)  # count_shards refused it
-            return whole[shard]
+            view: Tensor = whole[shard]
+            return view
         if depth == len(source.path):
             return shards.at(index)
         sizes = [self._sizes[name] for name in source.path[depth:]]
@@ -230,9 +231,7 @@ class _Run:
             for _ in range(n_helpers):
                 self._helpers.append(_pool().submit(self._work, leads=False))
 
-    def _count(
-        self, consumer: Step, step: Step, index: int, ready: list[tuple[Step, int]]
-    ) -> None:
+    def _count(self, consumer: Step, step: Step, index: int, ready: list[tuple[Step, int]]) -> None:
         missing = self._missing.get(consumer.name)
         if missing is None:
             missing = [self._n_awaited(consumer)] * self._n_sessions(consumer)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kfs.datatypes import UNSUPPORTED
-from kfs.signature import ANY, Dim, TensorSpec, expand_layout
 from kfs.servables.pipeline.spec import DYNAMIC
+from kfs.signature import ANY, Dim, TensorSpec, expand_layout
 
 Shape = tuple[Dim, ...]
 
