@@ -56,7 +56,11 @@ def model_catalog(root: Path, nireq: int = 2) -> Catalog:
 def sources(**inputs: str) -> list[dict[str, dict[str, str]]]:
     """`b="request.x"` as the configuration writes it."""
     return [
-        {name.replace("__", ":"): dict(zip(("node_name", "data_item"), text.split("."), strict=True))}
+        {
+            name.replace("__", ":"): dict(
+                zip(("node_name", "data_item"), text.split("."), strict=True)
+            )
+        }
         for name, text in inputs.items()
     ]
 
@@ -80,7 +84,11 @@ def _node(node: dict[str, Any], inputs: Mapping[str, str], outputs: Mapping[str,
           **options: Any) -> dict[str, Any]:  # fmt: skip
     node["inputs"] = sources(**inputs)
     node["outputs"] = [{"data_item": item, "alias": alias} for alias, item in outputs.items()]
-    for option, key in (("D", "demultiply_count"), ("G", "gather_from_node"), ("version", "version")):
+    for option, key in (
+        ("D", "demultiply_count"),
+        ("G", "gather_from_node"),
+        ("version", "version"),
+    ):
         if options.get(option) is not None:
             node[key] = options[option]
     return node

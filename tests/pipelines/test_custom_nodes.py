@@ -10,7 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pipelines.pipes import (
-    C_NODES, FACTORS, OPS, ROWS, X, compile_library, custom, entry, infer, load, model, refused,
+    C_NODES,
+    FACTORS,
+    OPS,
+    ROWS,
+    X,
+    compile_library,
+    custom,
+    entry,
+    infer,
+    load,
+    model,
+    refused,
 )  # fmt: skip
 
 from kfs.repository.catalog import Catalog
@@ -65,7 +76,9 @@ def test_a_custom_node(models_catalog: Catalog, libraries: dict[str, Library]) -
     assert np.array_equal(outputs["factors"], np.stack([FACTORS] * 4))
 
 
-def test_a_custom_node_demultiplexes(models_catalog: Catalog, libraries: dict[str, Library]) -> None:
+def test_a_custom_node_demultiplexes(
+    models_catalog: Catalog, libraries: dict[str, Library]
+) -> None:
     nodes = [
         custom("ops", "ops", RESULTS, D=4, **OPS_NODE),
         model("n", "dummy", b="ops.rows"),

@@ -25,9 +25,7 @@ def test_one_node(models_catalog: Catalog) -> None:
 
 
 def test_a_chain_of_a_hundred_stays_on_the_calling_thread(models_catalog: Catalog) -> None:
-    nodes = [
-        model(f"n{i}", "dummy", b=f"n{i - 1}.a" if i else "request.b") for i in range(100)
-    ]
+    nodes = [model(f"n{i}", "dummy", b=f"n{i - 1}.a" if i else "request.b") for i in range(100)]
     p = load(models_catalog, entry(["b"], nodes, a="n99.a"))
     before = threading.active_count()
     assert np.array_equal(infer(p, b=X)["a"], X + 100)
@@ -122,7 +120,10 @@ def test_nested(models_catalog: Catalog) -> None:
 
 
 def test_what_is_demultiplexed_gathered_at_once_is_itself(models_catalog: Catalog) -> None:
-    nodes = [model("split", "rows", b="request.b", D=4), model("join", "rows", b="split.a", G="split")]
+    nodes = [
+        model("split", "rows", b="request.b", D=4),
+        model("join", "rows", b="split.a", G="split"),
+    ]
     values = np.arange(40, dtype=np.float32).reshape(4, 1, 10)
     p = load(models_catalog, entry(["b"], nodes, a="join.a"))
     assert np.array_equal(infer(p, b=values)["a"], values + 2)
