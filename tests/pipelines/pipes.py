@@ -66,18 +66,18 @@ def sources(**inputs: str) -> list[dict[str, dict[str, str]]]:
 
 
 def model(name: str, model_name: str, outputs: Mapping[str, str] | None = None, *,
-          D: int | None = None, G: str | None = None, version: int | None = None,
+          split: int | None = None, gather: str | None = None, version: int | None = None,
           **inputs: str) -> dict[str, Any]:  # fmt: skip
     """A node that runs a model; outputs are alias -> name of the model."""
     node = {"name": name, "type": "DL model", "model_name": model_name}
-    return _node(node, inputs, outputs or {"a": "a"}, D=D, G=G, version=version)
+    return _node(node, inputs, outputs or {"a": "a"}, split=split, gather=gather, version=version)
 
 
 def custom(name: str, library: str, outputs: Mapping[str, str],
-           params: Mapping[str, str] | None = None, *, D: int | None = None,
-           G: str | None = None, **inputs: str) -> dict[str, Any]:  # fmt: skip
+           params: Mapping[str, str] | None = None, *, split: int | None = None,
+           gather: str | None = None, **inputs: str) -> dict[str, Any]:  # fmt: skip
     node = {"name": name, "type": "custom", "library_name": library, "params": dict(params or {})}
-    return _node(node, inputs, outputs, D=D, G=G)
+    return _node(node, inputs, outputs, split=split, gather=gather)
 
 
 def _node(node: dict[str, Any], inputs: Mapping[str, str], outputs: Mapping[str, str],
@@ -94,7 +94,7 @@ def _node(node: dict[str, Any], inputs: Mapping[str, str], outputs: Mapping[str,
     return node
 
 
-def entry(inputs: Sequence[str], nodes: Sequence[Mapping[str, Any]], *, D: int | None = None,
+def entry(inputs: Sequence[str], nodes: Sequence[Mapping[str, Any]], *, split: int | None = None,
           name: str = "p", **outputs: str) -> dict[str, Any]:  # fmt: skip
     """One object of pipeline_config_list."""
     found = {"name": name, "inputs": list(inputs), "nodes": list(nodes),

@@ -80,9 +80,9 @@ def test_a_custom_node_demultiplexes(
     models_catalog: Catalog, libraries: dict[str, Library]
 ) -> None:
     nodes = [
-        custom("ops", "ops", RESULTS, D=4, **OPS_NODE),
+        custom("ops", "ops", RESULTS, split=4, **OPS_NODE),
         model("n", "dummy", b="ops.rows"),
-        model("join", "rows", b="n.a", G="ops"),
+        model("join", "rows", b="n.a", gather="ops"),
     ]
     p = load(models_catalog, entry(["x", "f"], nodes[:2], y="n.a"), libraries)
     assert np.array_equal(infer(p, x=OPS, f=FACTORS)["y"], ROWS + 1)
@@ -96,8 +96,8 @@ def test_a_custom_node_demultiplexes(
 def test_under_a_request_that_is_demultiplexed(
     models_catalog: Catalog, libraries: dict[str, Library]
 ) -> None:
-    nodes = [custom("ops", "ops", RESULTS, D=4, **OPS_NODE), model("n", "dummy", b="ops.rows")]
-    p = load(models_catalog, entry(["x", "f"], nodes, D=3, y="n.a"), libraries)
+    nodes = [custom("ops", "ops", RESULTS, split=4, **OPS_NODE), model("n", "dummy", b="ops.rows")]
+    p = load(models_catalog, entry(["x", "f"], nodes, split=3, y="n.a"), libraries)
     assert p.signature.outputs[0].metadata_shape == [3, 4, 1, 10]
     y = infer(p, x=np.stack([OPS] * 3), f=np.stack([FACTORS] * 3))["y"]
     assert np.array_equal(y, np.stack([ROWS + 1] * 3))
@@ -107,7 +107,7 @@ def test_under_a_request_that_is_demultiplexed(
 def test_as_many_shards_as_it_returns(
     models_catalog: Catalog, libraries: dict[str, Library], count: int
 ) -> None:
-    split = custom("split", "repeat", {"rows": "copies"}, D=count, numbers="request.x")
+    split = custom("split", "repeat", {"rows": "copies"}, split=count, numbers="request.x")
     each = model("each", "dummy", b="split.rows")
     p = load(models_catalog, entry(["x"], [split, each], y="each.a"), libraries)
     assert p.signature.outputs[0].metadata_shape == [-1, 1, 10]
@@ -122,7 +122,7 @@ def test_as_many_shards_as_it_returns(
 def test_a_count_the_library_does_not_keep(
     models_catalog: Catalog, libraries: dict[str, Library]
 ) -> None:
-    split = custom("split", "repeat", {"rows": "copies"}, D=3, numbers="request.x")
+    split = custom("split", "repeat", {"rows": "copies"}, split=3, numbers="request.x")
     p = load(models_catalog, entry(["x"], [split], y="split.rows"), libraries)
     assert p.signature.outputs[0].metadata_shape == [3, 1, 10]
     assert infer(p, x=OPS + 3)["y"].shape == (3, 1, 10)
@@ -192,7 +192,7 @@ def test_everything_is_given_back(
     gc.collect()
     before = counted(folder, "ops", "blocks"), counted(folder, "ops", "managers")
     nodes = [
-        custom("ops", "ops", RESULTS, D=4, **OPS_NODE),
+        custom("ops", "ops", RESULTS, split=4, **OPS_NODE),
         model("n", "dummy", b="ops.rows"),
     ]
     p = load(models_catalog, entry(["x", "f"], nodes, y="n.a"), libraries)

@@ -14,7 +14,7 @@ from kfs.servables.pipeline.shapes import demultiplexed, intersect
 from kfs.signature import Dim, TensorSpec, fixed
 
 D1 = model("n", "dummy", b="request.b")
-SPLIT = model("split", "rows", b="request.b", D=4)
+SPLIT = model("split", "rows", b="request.b", split=4)
 EACH = model("each", "dummy", b="split.a")
 
 CASES: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -77,27 +77,27 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         entry(["b"], [D1]),
         "PIPELINE_CONTAINS_UNCONNECTED_NODES", "node request"),
     "gather from nothing": (
-        entry(["b"], [model("n", "rows", b="request.b", G="x")], a="n.a"),
+        entry(["b"], [model("n", "rows", b="request.b", gather="x")], a="n.a"),
         "PIPELINE_NODE_GATHER_FROM_NOT_EXISTING_NODE", "demultiplexers here: none"),
     "gather from no demultiplexer": (
-        entry(["b"], [D1, model("m", "dummy", b="n.a", G="n")], a="m.a"),
+        entry(["b"], [D1, model("m", "dummy", b="n.a", gather="n")], a="m.a"),
         "PIPELINE_NODE_GATHER_FROM_NOT_DEMULTIPLEXER", "node m"),
     "too few dimensions": (
-        entry(["b"], [model("n", "dummy", b="request.b", D=1)], a="n.a"),
+        entry(["b"], [model("n", "dummy", b="request.b", split=1)], a="n.a"),
         "PIPELINE_NOT_ENOUGH_SHAPE_DIMENSIONS_TO_DEMULTIPLY", "node n: output a is (1,10)"),
     "another count": (
-        entry(["b"], [model("n", "rows", b="request.b", D=3)], a="n.a"),
+        entry(["b"], [model("n", "rows", b="request.b", split=3)], a="n.a"),
         "PIPELINE_DEMULTIPLY_COUNT_DOES_NOT_MATCH_TENSOR_SHARD_COUNT", "demultiply_count is 3"),
     "dynamic and another": (
-        entry(["b"], [SPLIT, EACH], D=-1, a="each.a"),
+        entry(["b"], [SPLIT, EACH], split=-1, a="each.a"),
         "NOT_IMPLEMENTED", "request, split"),
     "never gathered on one way": (
-        entry(["b"], [SPLIT, EACH, model("join", "rows", b="each.a", G="split")],
+        entry(["b"], [SPLIT, EACH, model("join", "rows", b="each.a", gather="split")],
               a="join.a", b="each.a"),
         "PIPELINE_WRONG_DEMULTIPLEXER_GATHER_NODES_ORDER", "each"),
     "wrong order": (
-        entry(["b"], [model("o", "nested", b="request.b", D=3), model("i", "rows", b="o.a", D=4),
-                      model("g", "cubes", b="i.a", G="o")], a="g.a"),
+        entry(["b"], [model("o", "nested", b="request.b", split=3), model("i", "rows", b="o.a", split=4),
+                      model("g", "cubes", b="i.a", gather="o")], a="g.a"),
         "PIPELINE_WRONG_DEMULTIPLEXER_GATHER_NODES_ORDER", "to gather first is i"),
     "levels mixed": (
         entry(["b", "c"], [SPLIT, model("s", "sum", {"a": "sum"}, input1="split.a",
@@ -111,13 +111,13 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
                       model("m", "strings2", {"s": "input"}, input="n.s")], s="m.s"),
         "NOT_IMPLEMENTED", "node m: input input takes the strings of n.s"),
     "strings demultiplexed": (
-        entry(["s"], [model("n", "strings", {"s": "input"}, input="request.s")], D=2, s="n.s"),
+        entry(["s"], [model("n", "strings", {"s": "input"}, input="request.s")], split=2, s="n.s"),
         "PIPELINE_STRING_DEMUILTIPLICATION_UNSUPPORTED", "node n"),
     "a demultiplexer that takes strings": (
-        entry(["s"], [model("n", "strings", {"s": "input"}, input="request.s", D=2)], s="n.s"),
+        entry(["s"], [model("n", "strings", {"s": "input"}, input="request.s", split=2)], s="n.s"),
         "PIPELINE_STRING_DEMUILTIPLICATION_UNSUPPORTED", "node n"),
     "through a demultiplexed request": (
-        entry(["b"], [D1], D=2, a="n.a", b="request.b"),
+        entry(["b"], [D1], split=2, a="n.a", b="request.b"),
         "PIPELINE_NODE_REFERING_TO_MISSING_DATA_SOURCE", "output b is the request's b"),
     "no library": (
         entry(["b"], [{**{k: v for k, v in D1.items() if k != "model_name"}, "type": "custom",

@@ -39,7 +39,7 @@ def python_pipeline(catalog: Catalog, folder: Path, body: str) -> object:
 
 def test_the_example_in_python(models_catalog: Catalog) -> None:
     libraries = {"repeat": open_library(LibrarySpec("repeat", "repeat.py"), EXAMPLES)}
-    split = custom("r", "repeat", {"c": "copies"}, {"times": "3"}, D=-1, numbers="request.x")
+    split = custom("r", "repeat", {"c": "copies"}, {"times": "3"}, split=-1, numbers="request.x")
     nodes = [split, model("n", "dummy", b="r.c")]
     p = load(models_catalog, entry(["x"], nodes, y="n.a"), libraries)
     assert np.array_equal(infer(p, x=X)["y"], np.stack([X + 1] * 3))

@@ -57,7 +57,7 @@ def test_renamed_and_shared(models_catalog: Catalog) -> None:
 
 @pytest.mark.parametrize("count", [3, -1, 0])
 def test_the_request_demultiplexed(models_catalog: Catalog, count: int) -> None:
-    config = entry(["b"], [model("n", "dummy", b="request.b")], D=count, a="n.a")
+    config = entry(["b"], [model("n", "dummy", b="request.b")], split=count, a="n.a")
     p = load(models_catalog, config)
     assert p.signature.inputs[0].metadata_shape == [count if count > 0 else -1, 1, 10]
     assert p.signature.outputs[0].metadata_shape == [count if count > 0 else -1, 1, 10]
@@ -67,7 +67,7 @@ def test_the_request_demultiplexed(models_catalog: Catalog, count: int) -> None:
 
 def test_a_thousand_shards(models_catalog: Catalog) -> None:
     nodes = [model("n", "dummy", b="request.b"), model("m", "dummy", b="n.a")]
-    p = load(models_catalog, entry(["b"], nodes, D=-1, a="m.a", n="n.a"))
+    p = load(models_catalog, entry(["b"], nodes, split=-1, a="m.a", n="n.a"))
     shards = np.arange(10_000, dtype=np.float32).reshape(1000, 1, 10)
     outputs = infer(p, b=shards)
     assert np.array_equal(outputs["a"], shards + 2)
@@ -75,7 +75,7 @@ def test_a_thousand_shards(models_catalog: Catalog) -> None:
 
 
 def test_too_many_shards(models_catalog: Catalog) -> None:
-    config = entry(["b"], [model("n", "dummy", b="request.b")], D=-1, a="n.a")
+    config = entry(["b"], [model("n", "dummy", b="request.b")], split=-1, a="n.a")
     p = load(models_catalog, config)
     assert infer(p, b=np.zeros((10_000, 1, 10), np.float32))["a"].shape == (10_000, 1, 10)
     with refused("INVALID_ARGUMENT", "Node: request output: b Expected: at most 10000"):
@@ -86,16 +86,16 @@ def test_too_many_shards(models_catalog: Catalog) -> None:
 
 def test_inputs_with_different_numbers_of_shards(models_catalog: Catalog) -> None:
     node = model("n", "sum", {"s": "sum"}, input1="request.x", input2="request.y")
-    p = load(models_catalog, entry(["x", "y"], [node], D=-1, s="n.s"))
+    p = load(models_catalog, entry(["x", "y"], [node], split=-1, s="n.s"))
     with refused("INVALID_ARGUMENT", "Wrong dimension size to demultiply"):
         infer(p, x=np.zeros((2, 1, 10), np.float32), y=np.zeros((3, 1, 10), np.float32))
 
 
 def test_a_model_demultiplexes_and_another_gathers(models_catalog: Catalog) -> None:
     nodes = [
-        model("split", "rows", b="request.b", D=4),
+        model("split", "rows", b="request.b", split=4),
         model("each", "dummy", b="split.a"),
-        model("join", "rows", b="each.a", G="split"),
+        model("join", "rows", b="each.a", gather="split"),
     ]
     p = load(models_catalog, entry(["b"], nodes, a="join.a"))
     values = np.arange(40, dtype=np.float32).reshape(4, 1, 10)
@@ -104,14 +104,14 @@ def test_a_model_demultiplexes_and_another_gathers(models_catalog: Catalog) -> N
 
 
 def test_nested(models_catalog: Catalog) -> None:
-    outer = model("outer", "nested", b="request.b", D=3)
-    inner = model("inner", "rows", b="outer.a", D=4)
+    outer = model("outer", "nested", b="request.b", split=3)
+    inner = model("inner", "rows", b="outer.a", split=4)
     each = model("each", "dummy", b="inner.a")
     values = np.arange(120, dtype=np.float32).reshape(3, 4, 1, 10)
     p = load(models_catalog, entry(["b"], [each, inner, outer], a="each.a"))
     assert p.signature.outputs[0].metadata_shape == [3, 4, 1, 10]
     assert np.array_equal(infer(p, b=values)["a"], values + 3)
-    join = model("join", "rows", b="each.a", G="inner")
+    join = model("join", "rows", b="each.a", gather="inner")
     p = load(models_catalog, entry(["b"], [outer, inner, each, join], a="join.a"))
     assert p.signature.outputs[0].metadata_shape == [3, 4, 1, 10]
     assert np.array_equal(infer(p, b=values)["a"], values + 4)
@@ -121,8 +121,8 @@ def test_nested(models_catalog: Catalog) -> None:
 
 def test_what_is_demultiplexed_gathered_at_once_is_itself(models_catalog: Catalog) -> None:
     nodes = [
-        model("split", "rows", b="request.b", D=4),
-        model("join", "rows", b="split.a", G="split"),
+        model("split", "rows", b="request.b", split=4),
+        model("join", "rows", b="split.a", gather="split"),
     ]
     values = np.arange(40, dtype=np.float32).reshape(4, 1, 10)
     p = load(models_catalog, entry(["b"], nodes, a="join.a"))
@@ -133,10 +133,10 @@ def test_what_is_demultiplexed_gathered_at_once_is_itself(models_catalog: Catalo
 
 def test_one_node_gathers_and_demultiplexes(models_catalog: Catalog) -> None:
     nodes = [
-        model("again", "rows", b="request.b", D=4, G="request"),
+        model("again", "rows", b="request.b", split=4, gather="request"),
         model("each", "dummy", b="again.a"),
     ]
-    p = load(models_catalog, entry(["b"], nodes, D=4, a="each.a"))
+    p = load(models_catalog, entry(["b"], nodes, split=4, a="each.a"))
     values = np.arange(40, dtype=np.float32).reshape(4, 1, 10)
     assert np.array_equal(infer(p, b=values)["a"], values + 2)
 
@@ -171,7 +171,7 @@ def test_one_slot_and_dozens_of_requests(tmp_path: Path) -> None:
         model("m", "dummy", b="n.a"),
         model("s", "sum", {"a": "sum"}, input1="n.a", input2="m.a"),
     ]
-    p = load(catalog, entry(["b"], nodes, D=-1, a="s.a", n="n.a"))
+    p = load(catalog, entry(["b"], nodes, split=-1, a="s.a", n="n.a"))
 
     def ask(number: int) -> bool:
         shards = np.full((16, 1, 10), number, np.float32)

@@ -17,10 +17,10 @@ from kfs.cli.app import Server
 
 CONFIGS = [
     entry(["b"], [model("n", "dummy", b="request.b")], name="one", a="n.a"),
-    entry(["b"], [model("n", "dummy", b="request.b")], D=-1, name="shards", a="n.a"),
+    entry(["b"], [model("n", "dummy", b="request.b")], split=-1, name="shards", a="n.a"),
     entry(["s"], [model("n", "strings", {"s": "input"}, input="request.s")], name="text", s="n.s"),
     entry(["i"], [model("n", "image", {"o": "input"}, input="request.i")], name="picture", o="n.o"),
-    entry(["i"], [model("n", "image", {"o": "input"}, input="request.i")], D=2, name="album",
+    entry(["i"], [model("n", "image", {"o": "input"}, input="request.i")], split=2, name="album",
           o="n.o"),
 ]  # fmt: skip
 
