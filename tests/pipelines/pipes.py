@@ -10,6 +10,7 @@ from typing import Any
 
 import models
 import numpy as np
+import pytest
 from openvino import opset13 as op
 
 from kfs.errors import ServingError
@@ -84,11 +85,8 @@ def _node(node: dict[str, Any], inputs: Mapping[str, str], outputs: Mapping[str,
           **options: Any) -> dict[str, Any]:  # fmt: skip
     node["inputs"] = sources(**inputs)
     node["outputs"] = [{"data_item": item, "alias": alias} for alias, item in outputs.items()]
-    for option, key in (
-        ("D", "demultiply_count"),
-        ("G", "gather_from_node"),
-        ("version", "version"),
-    ):
+    keys = {"split": "demultiply_count", "gather": "gather_from_node", "version": "version"}
+    for option, key in keys.items():
         if options.get(option) is not None:
             node[key] = options[option]
     return node
@@ -99,7 +97,7 @@ def entry(inputs: Sequence[str], nodes: Sequence[Mapping[str, Any]], *, split: i
     """One object of pipeline_config_list."""
     found = {"name": name, "inputs": list(inputs), "nodes": list(nodes),
              "outputs": sources(**outputs)}  # fmt: skip
-    return found if D is None else {**found, "demultiply_count": D}
+    return found if split is None else {**found, "demultiply_count": split}
 
 
 def load(catalog: Catalog, config: Mapping[str, Any],
@@ -116,13 +114,10 @@ def infer(pipeline: Pipeline, call: CallContext | None = None, **tensors: Any) -
 
 @contextmanager
 def refused(code: str, text: str = "") -> Iterator[None]:
-    try:
+    with pytest.raises(ServingError) as caught:
         yield
-    except ServingError as error:
-        assert error.status.code.name == code, error
-        assert text in str(error)
-    else:
-        raise AssertionError("it was served")
+    assert caught.value.status.code.name == code, caught.value
+    assert text in str(caught.value)
 
 
 def compile_library(source: Path, folder: Path) -> Path:

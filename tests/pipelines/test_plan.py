@@ -96,7 +96,8 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
               a="join.a", b="each.a"),
         "PIPELINE_WRONG_DEMULTIPLEXER_GATHER_NODES_ORDER", "each"),
     "wrong order": (
-        entry(["b"], [model("o", "nested", b="request.b", split=3), model("i", "rows", b="o.a", split=4),
+        entry(["b"], [model("o", "nested", b="request.b", split=3),
+                      model("i", "rows", b="o.a", split=4),
                       model("g", "cubes", b="i.a", gather="o")], a="g.a"),
         "PIPELINE_WRONG_DEMULTIPLEXER_GATHER_NODES_ORDER", "to gather first is i"),
     "levels mixed": (
