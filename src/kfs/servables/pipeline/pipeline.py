@@ -57,8 +57,8 @@ class Pipeline(Servable):
         instances: dict[str, LibraryNode] = {}
         try:
             for node in spec.nodes:
-                if node.model is None:
-                    instances.setdefault(node.name, _initialize(node, libraries))
+                if node.model is None and node.name not in instances:
+                    instances[node.name] = _initialize(node, libraries)
             interfaces = {
                 node.name: _interface(node, source, instances.get(node.name)) for node in spec.nodes
             }
@@ -130,8 +130,7 @@ def _model_interface(node: NodeSpec, source: ServableSource) -> Interface | Pipe
     try:
         if isinstance(lease.servable, Pipeline):
             return _missing_model(node, "it is a pipeline; only models can be used")
-        is_auto = bool(getattr(lease.servable, "is_auto", False))
-        return Interface(lease.servable.signature, is_auto)
+        return Interface(lease.servable.signature, lease.servable.is_auto)
     finally:
         lease.release()
 
