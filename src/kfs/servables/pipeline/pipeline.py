@@ -39,6 +39,7 @@ class Pipeline(Servable):
         self.plan = plan
         self._nodes = nodes
         self._instances = instances
+        self._costs_s: dict[str, float] = {}
 
     @classmethod
     def load(
@@ -76,7 +77,7 @@ class Pipeline(Servable):
         return bind(request, self.signature, demultiplexed=self.plan.demultiplexes_entry)
 
     def infer(self, tensors: TensorMap, call: CallContext) -> TensorMap:
-        return run_plan(self.plan, self._nodes, tensors, call)
+        return run_plan(self.plan, self._nodes, tensors, call, self._costs_s)
 
     def unload(self) -> None:
         for instance in self._instances.values():
