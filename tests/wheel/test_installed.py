@@ -10,10 +10,15 @@ import kfs
 from kfs._fast.response import write_response
 from kfs._fast.wire import read_request
 from kfs._proto import grpc_predict_v2_pb2 as pb
+from kfs.servables.pipeline import INCLUDE_FOLDER
 
 
 def test_the_package_says_that_it_has_types() -> None:
     assert (Path(kfs.__file__).parent / "py.typed").exists()
+
+
+def test_the_header_of_custom_nodes_is_there() -> None:
+    assert (INCLUDE_FOLDER / "kfs" / "custom_node.h").exists()
 
 
 def test_the_hot_path_reads_and_writes() -> None:

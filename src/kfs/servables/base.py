@@ -81,11 +81,13 @@ class Servable(ABC):
         name: the name clients use.
         version: a number; 1 for what has no versions.
         signature: its inputs and outputs.
+        is_auto: requests reshape it (batch_size or shape auto), so that no pipeline can use it.
     """
 
     name: str
     version: int
     signature: Signature
+    is_auto: bool = False
 
     def bind(self, request: Request) -> TensorMap:
         """The request's inputs as tensors of this signature; see `binding.bind`."""

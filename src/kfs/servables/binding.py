@@ -98,9 +98,7 @@ def _fault(status: Status, details: str, spec: TensorSpec) -> ServingError:
     return ServingError(status, f"{details}; input name: {spec.name}")
 
 
-def _bind_input(
-    request: Request, index: int, spec: TensorSpec, demultiplexed: bool
-) -> Tensor:
+def _bind_input(request: Request, index: int, spec: TensorSpec, demultiplexed: bool) -> Tensor:
     tensor = request.inputs[index]
     # A negative size is also what makes a shape differ from a static one, so the common case,
     # the very shape of the model, needs one comparison.
@@ -205,9 +203,7 @@ def _check_count(found: int, expected: int, spec: TensorSpec) -> None:
         )
 
 
-def _bind_bytes(
-    request: Request, index: int, spec: TensorSpec, demultiplexed: bool
-) -> Tensor:
+def _bind_bytes(request: Request, index: int, spec: TensorSpec, demultiplexed: bool) -> Tensor:
     n_items = _count_items(request, index, spec)
     if spec.datatype is _BYTES:
         return _bind_strings(request, index, spec, n_items)

@@ -133,13 +133,15 @@ class _Manager:
         if code:
             _log.warning("release of a custom node returned %d", code)
 
-    def adopt(self, address: int, nbytes: int) -> Array:
+    def adopt(self, tensor: _Tensor, datatype: Datatype, dims: tuple[int, ...]) -> Array:
         """The library's memory as an array; given back when nobody uses it any more."""
-        memory = (ctypes.c_uint8 * nbytes).from_address(address)
+        address: int = tensor.data
+        memory = (ctypes.c_uint8 * tensor.nbytes).from_address(address)
         with self._lock:
             self._n_users += 1
         weakref.finalize(memory, self._give_back, address)
-        return np.frombuffer(memory, np.uint8)
+        array: Array = np.ndarray(dims, datatype.numpy, memory)
+        return array
 
     def _give_back(self, address: int) -> None:
         self.release(address)
@@ -164,13 +166,8 @@ class SharedNode:
     ) -> None:
         self._functions = functions
         self._n_params = len(params)
-        self._params = (
-            (_Param * len(params))(
-                *((key.encode(), value.encode()) for key, value in params.items())
-            )
-            if params
-            else None
-        )
+        pairs = [_Param(key.encode(), value.encode()) for key, value in params.items()]
+        self._params = (_Param * len(pairs))(*pairs) if pairs else None
         pointer = ctypes.c_void_p()
         code = functions["initialize"](ctypes.byref(pointer), self._params, self._n_params)
         if code:
@@ -267,8 +264,7 @@ class SharedNode:
             assert dims is not None  # _find_fault saw to it
             datatype = _datatype(tensor.precision)
             assert datatype is not None
-            memory = self._manager.adopt(tensor.data, tensor.nbytes)
-            array = np.ndarray(dims, datatype.numpy, memory)  # type: ignore[arg-type]
+            array = self._manager.adopt(tensor, datatype, dims)
             tensors.setdefault(tensor.name.decode(errors="replace"), array)
         if fault is not None:
             raise fault

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Protocol
 
@@ -10,6 +11,9 @@ from kfs.servables.pipeline.faults import PipelineError
 from kfs.servables.pipeline.spec import LibrarySpec
 from kfs.signature import Signature
 from kfs.tensors.arrays import Tensor, TensorMap
+
+#: For compilers of custom nodes: `#include "kfs/custom_node.h"`.
+INCLUDE_FOLDER = Path(str(files("kfs").joinpath("include")))
 
 
 class LibraryNode(Protocol):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
 from kfs import errors
 from kfs.datatypes import DATATYPES
 from kfs.errors import ServingError
 from kfs.servables.base import CallContext, Servable, ServableSource
+from kfs.servables.pipeline.library import LibraryNode
 from kfs.signature import Signature, TensorSpec, format_shape
 from kfs.tensors.arrays import StringTensor, Tensor, TensorMap
 
@@ -31,18 +32,6 @@ class Node(Protocol):
 
         Raises:
             ServingError: without the node's name, which the caller adds.
-        """
-
-
-class CustomNodeInstance(Protocol):
-    """A library initialized for one node."""
-
-    signature: Signature
-
-    def execute(self, inputs: Mapping[str, Tensor]) -> TensorMap:
-        """
-        Raises:
-            ServingError: INTERNAL; the library failed or returned what cannot be used.
         """
 
 
@@ -101,7 +90,7 @@ class ModelNode:
 class CustomNode:
     """A custom node library, initialized for this node."""
 
-    def __init__(self, instance: CustomNodeInstance) -> None:
+    def __init__(self, instance: LibraryNode) -> None:
         self._instance = instance
 
     def run(self, inputs: TensorMap, put: Put, call: CallContext, *, is_last: bool) -> None:
@@ -136,9 +125,7 @@ def _check_input(spec: TensorSpec, tensor: Tensor) -> None:
         raise _shape_fault(errors.INVALID_SHAPE, spec, shape)
 
 
-def _shape_fault(
-    status: errors.Status, spec: TensorSpec, shape: tuple[int, ...]
-) -> ServingError:
+def _shape_fault(status: errors.Status, spec: TensorSpec, shape: tuple[int, ...]) -> ServingError:
     return _input_fault(status, spec, "shape", format_shape(spec.shape), format_shape(shape))
 
 

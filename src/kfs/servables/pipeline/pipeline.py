@@ -39,6 +39,7 @@ class Pipeline(Servable):
         self.plan = plan
         self._nodes = nodes
         self._instances = instances
+        self._costs_s: dict[str, float] = {}
 
     @classmethod
     def load(
@@ -57,20 +58,17 @@ class Pipeline(Servable):
         instances: dict[str, LibraryNode] = {}
         try:
             for node in spec.nodes:
-                if node.model is None:
-                    instances.setdefault(node.name, _initialize(node, libraries))
+                if node.model is None and node.name not in instances:
+                    instances[node.name] = _initialize(node, libraries)
             interfaces = {
-                node.name: _interface(node, source, instances.get(node.name))
-                for node in spec.nodes
+                node.name: _interface(node, source, instances.get(node.name)) for node in spec.nodes
             }
             plan = make_plan(spec, interfaces)
         except PipelineError as error:
             for instance in instances.values():
                 instance.close()
             raise PipelineError(error.status, f"pipeline {spec.name}: {error}") from None
-        nodes = {
-            node.name: _node(node, source, plan, instances) for node in spec.nodes
-        }
+        nodes = {node.name: _node(node, source, plan, instances) for node in spec.nodes}
         pipeline = cls(spec.name, plan, nodes, instances)
         pipeline._log_signature()
         return pipeline
@@ -79,7 +77,7 @@ class Pipeline(Servable):
         return bind(request, self.signature, demultiplexed=self.plan.demultiplexes_entry)
 
     def infer(self, tensors: TensorMap, call: CallContext) -> TensorMap:
-        return run_plan(self.plan, self._nodes, tensors, call)
+        return run_plan(self.plan, self._nodes, tensors, call, self._costs_s)
 
     def unload(self) -> None:
         for instance in self._instances.values():
@@ -133,8 +131,7 @@ def _model_interface(node: NodeSpec, source: ServableSource) -> Interface | Pipe
     try:
         if isinstance(lease.servable, Pipeline):
             return _missing_model(node, "it is a pipeline; only models can be used")
-        is_auto = bool(getattr(lease.servable, "is_auto", False))
-        return Interface(lease.servable.signature, is_auto)
+        return Interface(lease.servable.signature, lease.servable.is_auto)
     finally:
         lease.release()
 

@@ -21,7 +21,7 @@ from kfs.servables.pipeline.shapes import (
     intersect,
     overlap,
     shapes_meet,
-)  # fmt: skip
+)
 from kfs.servables.pipeline.spec import DYNAMIC, ENTRY, EXIT, NodeSpec, PipelineSpec, Source
 from kfs.signature import Dim, Signature, TensorSpec, format_shape
 
@@ -90,9 +90,7 @@ class Plan:
     demultiplexes_entry: bool
 
 
-def make_plan(
-    spec: PipelineSpec, interfaces: Mapping[str, Interface | PipelineError]
-) -> Plan:
+def make_plan(spec: PipelineSpec, interfaces: Mapping[str, Interface | PipelineError]) -> Plan:
     """Check and order a pipeline.
 
     Args:
@@ -264,9 +262,7 @@ class _Planner:
                 f"input {name} is fed twice; one source is right",
             )  # fmt: skip
 
-    def _check_alias(
-        self, node: NodeSpec, name: str, source: Source, supplier: NodeSpec
-    ) -> None:
+    def _check_alias(self, node: NodeSpec, name: str, source: Source, supplier: NodeSpec) -> None:
         if source.item not in supplier.outputs:
             raise node_fault(
                 "PIPELINE_NODE_REFERING_TO_MISSING_DATA_SOURCE", node.name,
@@ -402,9 +398,7 @@ class _Planner:
             paths[name] = path
         return paths
 
-    def _common_path(
-        self, node: NodeSpec, paths: Mapping[str, tuple[str, ...]]
-    ) -> tuple[str, ...]:
+    def _common_path(self, node: NodeSpec, paths: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
         common: tuple[str, ...] | None = None
         first = ""
         for _, source in node.inputs:
@@ -446,9 +440,7 @@ class _Planner:
             return list(wanted.values())
         return [demultiplexed(spec, self._spec.demultiply) for spec in wanted.values()]
 
-    def _want(
-        self, wanted: dict[str, TensorSpec], node: NodeSpec, name: str, item: str
-    ) -> None:
+    def _want(self, wanted: dict[str, TensorSpec], node: NodeSpec, name: str, item: str) -> None:
         spec = TensorSpec(item, UNSUPPORTED, (), "...")
         if self._runs(node):
             target = self._input(node, name)
@@ -465,9 +457,7 @@ class _Planner:
             )  # fmt: skip
         wanted[item] = both
 
-    def _pipeline_output(
-        self, label: str, source: Source, gathered: tuple[str, ...]
-    ) -> TensorSpec:
+    def _pipeline_output(self, label: str, source: Source, gathered: tuple[str, ...]) -> TensorSpec:
         supplier = self._nodes[source.node]
         if supplier.name == ENTRY:
             return TensorSpec(label, UNSUPPORTED, (), "...")

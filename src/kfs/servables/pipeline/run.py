@@ -34,6 +34,9 @@ _log = logging.getLogger("kfs.pipeline")
 _MAX_THREADS = 32
 _MAX_HELPERS = max(os.cpu_count() or 1, 4) - 1
 
+# Sessions that took less than this are done sooner than threads are woken for them.
+_MIN_HELPED_S = 200e-6
+
 _ENDED = (errors.DEADLINE_EXCEEDED, errors.CANCELLED)
 
 
@@ -43,23 +46,35 @@ def _pool() -> ThreadPoolExecutor:
 
 
 def run_plan(
-    plan: Plan, nodes: Mapping[str, Node], tensors: TensorMap, call: CallContext
+    plan: Plan,
+    nodes: Mapping[str, Node],
+    tensors: TensorMap,
+    call: CallContext,
+    costs_s: dict[str, float],
 ) -> TensorMap:
     """The outputs of a pipeline, valid until `call` is closed.
 
     Args:
         nodes: what each step but the request and the response runs.
+        costs_s: how long a session of each step takes; learned here from request to request.
 
     Raises:
         ServingError: the first error of a node, with the node's name.
     """
-    run = _Run(plan, nodes, call)
+    run = _Run(plan, nodes, call, costs_s)
     run.begin(tensors)
     return run.lead()
 
 
 class _Run:
-    def __init__(self, plan: Plan, nodes: Mapping[str, Node], call: CallContext) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        nodes: Mapping[str, Node],
+        call: CallContext,
+        costs_s: dict[str, float],
+    ) -> None:
+        self._costs_s = costs_s
         self._plan = plan
         self._steps = plan.steps
         self._nodes = nodes
@@ -144,6 +159,7 @@ class _Run:
         try:
             self._call.check()
             self._run_node(step, index, inputs)
+            self._learn(step, time.perf_counter() - begin)
             self._finish(step, index)
         except ServingError as error:
             if error.status in _ENDED:
@@ -174,7 +190,7 @@ class _Run:
             if item not in filled:
                 raise ServingError(
                     errors.CUSTOM_NODE_OUTPUTS_CORRUPTED,
-                    f"output {item} is missing; returned were {', '.join(sorted(filled)) or 'none'}",
+                    f"output {item} is missing",
                 )
 
     def _is_last(self, step: Step) -> bool:
@@ -205,7 +221,8 @@ class _Run:
             parent, shard = divmod(index, self._sizes[source.name])
             whole = shards.at(parent)
             assert not isinstance(whole, StringTensor)  # count_shards refused it
-            return whole[shard]
+            view: Tensor = whole[shard]
+            return view
         if depth == len(source.path):
             return shards.at(index)
         sizes = [self._sizes[name] for name in source.path[depth:]]
@@ -226,13 +243,22 @@ class _Run:
             if self._fault is None:
                 ready.reverse()  # the last one is taken first
                 self._ready += ready
+            if not any(self._is_long(other) for other, _ in ready[:1] + ready[-1:]):
+                return
             n_helpers = min(len(self._ready) - 1, _MAX_HELPERS - len(self._helpers))
             for _ in range(n_helpers):
                 self._helpers.append(_pool().submit(self._work, leads=False))
 
-    def _count(
-        self, consumer: Step, step: Step, index: int, ready: list[tuple[Step, int]]
-    ) -> None:
+    def _learn(self, step: Step, elapsed_s: float) -> None:
+        """Down at once, up slowly: sessions that wait for others seem long."""
+        known = self._costs_s.get(step.name, elapsed_s)
+        self._costs_s[step.name] = min(elapsed_s, 0.9 * known + 0.1 * elapsed_s)
+
+    def _is_long(self, step: Step) -> bool:
+        """Whether threads are worth waking for it; so they are for what never ran."""
+        return step.name != EXIT and self._costs_s.get(step.name, 1.0) >= _MIN_HELPED_S
+
+    def _count(self, consumer: Step, step: Step, index: int, ready: list[tuple[Step, int]]) -> None:
         missing = self._missing.get(consumer.name)
         if missing is None:
             missing = [self._n_awaited(consumer)] * self._n_sessions(consumer)

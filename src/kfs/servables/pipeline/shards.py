@@ -107,9 +107,7 @@ def count_shards(tensors: dict[str, Tensor], count: int | None) -> int:
     return n_shards
 
 
-def _fault(
-    status: errors.Status, expected: str, shape: tuple[int, ...], name: str
-) -> ServingError:
+def _fault(status: errors.Status, expected: str, shape: tuple[int, ...], name: str) -> ServingError:
     return ServingError(
         status, f"output: {name} Expected: {expected}; Actual: {format_shape(shape)}"
     )

@@ -1,0 +1,191 @@
+"""Pipelines of models: chains, fan-out, demultiplexing and gathering."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pipelines.pipes import X, entry, infer, load, model, model_catalog, refused
+
+from kfs.repository.catalog import Catalog
+from kfs.servables.base import CallContext
+
+
+def test_one_node(models_catalog: Catalog) -> None:
+    p = load(models_catalog, entry(["b"], [model("n", "dummy", b="request.b")], a="n.a"))
+    assert p.version == 1
+    assert [(s.name, s.datatype.name, s.static_shape) for s in p.signature.inputs] == [
+        ("b", "FP32", (1, 10))
+    ]
+    assert np.array_equal(infer(p, b=X)["a"], X + 1)
+
+
+def test_a_chain_of_a_hundred_stays_on_the_calling_thread(models_catalog: Catalog) -> None:
+    nodes = [model(f"n{i}", "dummy", b=f"n{i - 1}.a" if i else "request.b") for i in range(100)]
+    p = load(models_catalog, entry(["b"], nodes, a="n99.a"))
+    before = threading.active_count()
+    assert np.array_equal(infer(p, b=X)["a"], X + 100)
+    assert threading.active_count() == before
+
+
+def test_two_hundred_side_by_side(models_catalog: Catalog) -> None:
+    names = [f"i{i}" for i in range(200)]
+    nodes = [model(f"n{name}", "dummy", b=f"request.{name}") for name in names]
+    p = load(models_catalog, entry(names, nodes, **{f"o{n}": f"n{n}.a" for n in names}))
+    outputs = infer(p, **{name: X + i for i, name in enumerate(names)})
+    for i, name in enumerate(names):
+        assert np.array_equal(outputs[f"o{name}"], X + i + 1)
+
+
+def test_renamed_and_shared(models_catalog: Catalog) -> None:
+    nodes = [
+        model("one", "dummy", {"y": "a"}, b="request.x"),
+        model("two", "dummy", {"z": "a", "again": "a"}, b="request.x"),
+        model("sum", "sum", {"s": "sum", "d": "difference"}, input1="one.y", input2="two.again"),
+    ]
+    p = load(models_catalog, entry(["x"], nodes, s="sum.s", d="sum.d", y="one.y", z="two.z"))
+    outputs = infer(p, x=X)
+    assert np.array_equal(outputs["s"], 2 * X + 2)
+    assert np.array_equal(outputs["d"], 0 * X)
+    assert np.array_equal(outputs["y"], X + 1)
+    assert np.array_equal(outputs["z"], X + 1)
+
+
+@pytest.mark.parametrize("count", [3, -1, 0])
+def test_the_request_demultiplexed(models_catalog: Catalog, count: int) -> None:
+    config = entry(["b"], [model("n", "dummy", b="request.b")], split=count, a="n.a")
+    p = load(models_catalog, config)
+    assert p.signature.inputs[0].metadata_shape == [count if count > 0 else -1, 1, 10]
+    assert p.signature.outputs[0].metadata_shape == [count if count > 0 else -1, 1, 10]
+    shards = np.arange(30, dtype=np.float32).reshape(3, 1, 10)
+    assert np.array_equal(infer(p, b=shards)["a"], shards + 1)
+
+
+def test_a_thousand_shards(models_catalog: Catalog) -> None:
+    nodes = [model("n", "dummy", b="request.b"), model("m", "dummy", b="n.a")]
+    p = load(models_catalog, entry(["b"], nodes, split=-1, a="m.a", n="n.a"))
+    shards = np.arange(10_000, dtype=np.float32).reshape(1000, 1, 10)
+    outputs = infer(p, b=shards)
+    assert np.array_equal(outputs["a"], shards + 2)
+    assert np.array_equal(outputs["n"], shards + 1)
+
+
+def test_too_many_shards(models_catalog: Catalog) -> None:
+    config = entry(["b"], [model("n", "dummy", b="request.b")], split=-1, a="n.a")
+    p = load(models_catalog, config)
+    assert infer(p, b=np.zeros((10_000, 1, 10), np.float32))["a"].shape == (10_000, 1, 10)
+    with refused("INVALID_ARGUMENT", "Node: request output: b Expected: at most 10000"):
+        infer(p, b=np.zeros((10_001, 1, 10), np.float32))
+    with refused("ABORTED", "aborted due to no content from custom node"):
+        infer(p, b=np.zeros((0, 1, 10), np.float32))
+
+
+def test_inputs_with_different_numbers_of_shards(models_catalog: Catalog) -> None:
+    node = model("n", "sum", {"s": "sum"}, input1="request.x", input2="request.y")
+    p = load(models_catalog, entry(["x", "y"], [node], split=-1, s="n.s"))
+    with refused("INVALID_ARGUMENT", "Wrong dimension size to demultiply"):
+        infer(p, x=np.zeros((2, 1, 10), np.float32), y=np.zeros((3, 1, 10), np.float32))
+
+
+def test_a_model_demultiplexes_and_another_gathers(models_catalog: Catalog) -> None:
+    nodes = [
+        model("split", "rows", b="request.b", split=4),
+        model("each", "dummy", b="split.a"),
+        model("join", "rows", b="each.a", gather="split"),
+    ]
+    p = load(models_catalog, entry(["b"], nodes, a="join.a"))
+    values = np.arange(40, dtype=np.float32).reshape(4, 1, 10)
+    assert p.signature.outputs[0].metadata_shape == [4, 1, 10]
+    assert np.array_equal(infer(p, b=values)["a"], values + 3)
+
+
+def test_nested(models_catalog: Catalog) -> None:
+    outer = model("outer", "nested", b="request.b", split=3)
+    inner = model("inner", "rows", b="outer.a", split=4)
+    each = model("each", "dummy", b="inner.a")
+    values = np.arange(120, dtype=np.float32).reshape(3, 4, 1, 10)
+    p = load(models_catalog, entry(["b"], [each, inner, outer], a="each.a"))
+    assert p.signature.outputs[0].metadata_shape == [3, 4, 1, 10]
+    assert np.array_equal(infer(p, b=values)["a"], values + 3)
+    join = model("join", "rows", b="each.a", gather="inner")
+    p = load(models_catalog, entry(["b"], [outer, inner, each, join], a="join.a"))
+    assert p.signature.outputs[0].metadata_shape == [3, 4, 1, 10]
+    assert np.array_equal(infer(p, b=values)["a"], values + 4)
+    p = load(models_catalog, entry(["b"], [outer, inner], a="inner.a"))
+    assert np.array_equal(infer(p, b=values)["a"], values + 2)
+
+
+def test_what_is_demultiplexed_gathered_at_once_is_itself(models_catalog: Catalog) -> None:
+    nodes = [
+        model("split", "rows", b="request.b", split=4),
+        model("join", "rows", b="split.a", gather="split"),
+    ]
+    values = np.arange(40, dtype=np.float32).reshape(4, 1, 10)
+    p = load(models_catalog, entry(["b"], nodes, a="join.a"))
+    assert np.array_equal(infer(p, b=values)["a"], values + 2)
+    p = load(models_catalog, entry(["b"], nodes[:1], a="split.a"))
+    assert np.array_equal(infer(p, b=values)["a"], values + 1)
+
+
+def test_one_node_gathers_and_demultiplexes(models_catalog: Catalog) -> None:
+    nodes = [
+        model("again", "rows", b="request.b", split=4, gather="request"),
+        model("each", "dummy", b="again.a"),
+    ]
+    p = load(models_catalog, entry(["b"], nodes, split=4, a="each.a"))
+    values = np.arange(40, dtype=np.float32).reshape(4, 1, 10)
+    assert np.array_equal(infer(p, b=values)["a"], values + 2)
+
+
+def test_batches(models_catalog: Catalog) -> None:
+    nodes = [model("n", "dynamic", b="request.b"), model("m", "batches", b="n.a")]
+    p = load(models_catalog, entry(["b"], nodes, a="m.a"))
+    assert np.array_equal(infer(p, b=np.ones((5, 10), np.float32))["a"], np.full((5, 10), 3))
+    with refused(
+        "INVALID_ARGUMENT",
+        "Invalid input batch size - Node: m input: b Invalid batch size - Expected: [1~5]; "
+        "Actual: 6",
+    ):
+        infer(p, b=np.ones((6, 10), np.float32))
+    chain = [model(f"n{i}", "dynamic", b=f"n{i - 1}.a" if i else "request.b") for i in range(3)]
+    p = load(models_catalog, entry(["b"], chain, a="n2.a"))
+    assert infer(p, b=np.ones((0, 10), np.float32))["a"].shape == (0, 10)
+
+
+def test_a_model_that_goes_away(tmp_path: Path) -> None:
+    catalog = model_catalog(tmp_path, nireq=1)
+    p = load(catalog, entry(["b"], [model("n", "dummy", b="request.b")], a="n.a"))
+    assert catalog.find("dummy", "").drain(timeout_s=0)
+    with refused("NOT_FOUND", "Node: n"):
+        infer(p, b=X)
+
+
+def test_one_slot_and_dozens_of_requests(tmp_path: Path) -> None:
+    catalog = model_catalog(tmp_path, nireq=1)
+    nodes = [
+        model("n", "dummy", b="request.b"),
+        model("m", "dummy", b="n.a"),
+        model("s", "sum", {"a": "sum"}, input1="n.a", input2="m.a"),
+    ]
+    p = load(catalog, entry(["b"], nodes, split=-1, a="s.a", n="n.a"))
+
+    def ask(number: int) -> bool:
+        shards = np.full((16, 1, 10), number, np.float32)
+        outputs = infer(p, b=shards)
+        return bool((outputs["a"] == 2 * number + 3).all() and (outputs["n"] == number + 1).all())
+
+    with ThreadPoolExecutor(48) as pool:
+        assert all(pool.map(ask, range(144)))
+    assert not catalog.find("dummy", "").leases
+
+
+def test_nothing_starts_for_a_call_that_is_over(models_catalog: Catalog) -> None:
+    p = load(models_catalog, entry(["b"], [model("n", "dummy", b="request.b")], a="n.a"))
+    with refused("DEADLINE_EXCEEDED"):
+        infer(p, CallContext(deadline=time.monotonic()), b=X)
+    with refused("CANCELLED"):
+        infer(p, CallContext(lambda: False), b=X)
