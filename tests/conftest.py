@@ -16,6 +16,9 @@ from wire import Stub, infer_request
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.cli.app import Server
+from kfs.repository.catalog import Catalog
+from kfs.repository.config import Wanted
+from kfs.repository.repository import Repository
 from kfs.settings import ModelSettings, ServerSettings
 
 ServeModels = Callable[..., Server]
@@ -65,6 +68,15 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not come to that"
         threading.Event().wait(0.001)
+
+
+def catalog_of(*served: ModelSettings) -> Catalog:
+    """Models that are loaded as a server would, without one."""
+    catalog = Catalog()
+    wanted = Wanted({model.name: model for model in served})
+    Repository(catalog, lambda: wanted, None, lambda name, serving: None).load()
+    assert all(entry.error is None for entry in catalog.snapshot.values())
+    return catalog
 
 
 def loopback(*served: ModelSettings) -> ServerSettings:

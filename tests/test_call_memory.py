@@ -12,8 +12,7 @@ import grpc
 import models
 import numpy as np
 import pytest
-from conftest import ServeModels, slow_request, wait_until
-from kfs.repository.loading import load_model
+from conftest import ServeModels, catalog_of, slow_request, wait_until
 from wire import Stub, infer_request
 
 from kfs import errors
@@ -37,10 +36,9 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
     root = tmp_path_factory.mktemp("one_slot")
     models.identity(root / "numbers" / "1", "FP32", [-1])
     models.identity(root / "strings" / "1", "BYTES", [-1])
-    catalog = Catalog()
-    for name in ("numbers", "strings"):
-        load_model(ModelSettings(name, root / name, nireq=1), catalog)
-    return catalog
+    return catalog_of(
+        *(ModelSettings(name, root / name, nireq=1) for name in ("numbers", "strings"))
+    )
 
 
 REQUESTS = {
@@ -113,7 +111,7 @@ def holders(id: str) -> list[object]:
 def is_slot_taken(server: Server) -> bool:
     servable = server.catalog.find("slow", "").servable
     assert isinstance(servable, Model)
-    return servable._slots._idle.empty()
+    return servable._program.slots._idle.empty()
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from typing import Any
 import models
 import numpy as np
 import pytest
+from conftest import catalog_of
 from openvino import opset13 as op
 
 from kfs.errors import ServingError
 from kfs.repository.catalog import Catalog
-from kfs.repository.loading import load_model
 from kfs.servables.base import CallContext
 from kfs.servables.pipeline import Library, Pipeline, parse
 from kfs.settings import ModelSettings
@@ -48,10 +48,9 @@ def model_catalog(root: Path, nireq: int = 2) -> Catalog:
     models.identity(root / "ints" / "1", "INT32", [1, 10])
     b = models.parameter("b", [1, 10], "f32")
     models.save(root / "fp64_of_b" / "1", [b], {"a": op.convert(b, "f64")})
-    catalog = Catalog()
-    for folder in sorted(root.iterdir()):
-        load_model(ModelSettings(folder.name, folder, nireq=nireq), catalog)
-    return catalog
+    return catalog_of(
+        *(ModelSettings(folder.name, folder, nireq=nireq) for folder in sorted(root.iterdir()))
+    )
 
 
 def sources(**inputs: str) -> list[dict[str, dict[str, str]]]:

@@ -14,6 +14,7 @@ from wire import Stub, infer_request
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.cli.app import Server
+from kfs.repository.catalog import PIPELINE
 
 CONFIGS = [
     entry(["b"], [model("n", "dummy", b="request.b")], name="one", a="n.a"),
@@ -32,7 +33,8 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stub]:
         server.catalog.snapshot = made.snapshot
         for config in CONFIGS:
             pipeline = load(server.catalog, config)
-            server.catalog.publish(server.catalog.add_version(pipeline.name, 1), pipeline)
+            loading = server.catalog.begin(pipeline.name, 1, PIPELINE)
+            server.catalog.publish(pipeline.name, loading, pipeline)
         with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             yield Stub(channel)
 
