@@ -33,7 +33,7 @@ def test_answers_come_in_order(stub: Stub) -> None:
         (numbered(1, shape=[1, 11]), "Invalid input shape - Expected: (1,10); Actual: (1,11)"),
         (numbered(1, raw=b"1234"), "Invalid content size of tensor proto - Expected: 40 bytes"),
         (numbered(1, version="2"), "Subsequent request with incorrect servable version"),
-        (numbered(1, version="x"), "invalid model version format in request"),
+        (numbered(1, version="x"), "Subsequent request with incorrect servable version"),
         (infer_request("strings"), "Subsequent request with incorrect servable name"),
         (b"\x0a\x05ab", "Malformed message - model_name at byte 2"),
     ],

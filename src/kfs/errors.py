@@ -107,6 +107,28 @@ PIPELINE_RETIRED = Status(Code.NOT_FOUND, "Pipeline is retired")
 CUSTOM_NODE_FAILED = Status(Code.INTERNAL, "Custom node failed on execution")
 CUSTOM_NODE_OUTPUTS_CORRUPTED = Status(Code.INTERNAL, "Custom node has returned corrupted outputs")
 
+GRAPH_NOT_LOADED_YET = Status(Code.UNAVAILABLE, "Mediapipe is not loaded yet")
+GRAPH_RETIRED = Status(Code.NOT_FOUND, "Mediapipe is retired")
+GRAPH_INITIALIZATION_ERROR = Status(
+    Code.FAILED_PRECONDITION, "Failed to initialize mediapipe graph"
+)
+GRAPH_START_ERROR = Status(Code.FAILED_PRECONDITION, "Failed to start mediapipe graph")
+GRAPH_ADD_OUTPUT_STREAM_ERROR = Status(
+    Code.FAILED_PRECONDITION, "Failed to add mediapipe graph output stream"
+)
+GRAPH_ADD_PACKET_ERROR = Status(
+    Code.FAILED_PRECONDITION, "Failed to add packet to mediapipe graph input stream"
+)
+GRAPH_PRECONDITION_FAILED = Status(Code.FAILED_PRECONDITION, "Mediapipe graph precondition failed")
+GRAPH_EXECUTION_ERROR = Status(Code.INVALID_ARGUMENT, "Mediapipe execution failed. MP status")
+INVALID_TIMESTAMP = Status(Code.INVALID_ARGUMENT, "Malformed packet timestamp")
+UNEXPECTED_INPUT = Status(Code.INVALID_ARGUMENT, "Unexpected input")
+INVALID_PARAMETER = Status(Code.INVALID_ARGUMENT, "Invalid request parameter")
+INVALID_IMAGE_FORMAT = Status(
+    Code.INVALID_ARGUMENT,
+    "Invalid KFS request datatype, conversion to Mediapipe ImageFrame format failed.",
+)
+
 INTERNAL_ERROR = Status(Code.INTERNAL, "Internal server error")
 DESERIALIZATION_ERROR = Status(Code.INTERNAL, "Internal deserialization error")
 INFERENCE_ERROR = Status(Code.INTERNAL, "Internal inference error")
@@ -114,6 +136,7 @@ SERIALIZATION_ERROR = Status(Code.INTERNAL, "Internal serialization error")
 
 DEADLINE_EXCEEDED = Status(Code.DEADLINE_EXCEEDED, "Deadline exceeded")
 CANCELLED = Status(Code.CANCELLED, "Call cancelled by the client")
+TOO_MANY_STREAMS = Status(Code.RESOURCE_EXHAUSTED, "Too many streams")
 SHUTTING_DOWN = Status(Code.UNAVAILABLE, "Server is shutting down")
 
 

@@ -77,6 +77,7 @@ class ServerSettings:
         key_path: its private key.
         client_ca_path: who signs certificates of clients, which then must have one.
         grpc_max_threads: handler threads, so calls in progress at a time; 0 for the default.
+        max_streams: streams open at a time, each with a thread of its own.
         grpc_channel_arguments: options handed to gRPC as they are.
         drain_s: seconds that running calls get to finish on shutdown.
     """
@@ -92,5 +93,6 @@ class ServerSettings:
     key_path: Path | None = None
     client_ca_path: Path | None = None
     grpc_max_threads: int = 0
+    max_streams: int = 1000
     grpc_channel_arguments: Mapping[str, str | int] = field(default_factory=dict)
     drain_s: float = 30.0

@@ -87,7 +87,7 @@ _SECTIONS = {
     "Options of a model": ("shapes", "batch", "layouts", "mean", "scale", "color_format",
                            "precision", "nireq", "target_device", "plugin_config", "cache_dir",
                            "cpu_extension"),
-    "gRPC": ("port", "grpc_bind_address", "grpc_workers", "grpc_max_threads",
+    "gRPC": ("port", "grpc_bind_address", "grpc_workers", "grpc_max_threads", "max_streams",
              "grpc_channel_arguments"),
     "TLS": ("certificate_path", "key_path", "client_ca_path"),
     "Logs": ("log_level", "log_path"),
@@ -170,6 +170,8 @@ def _parse_workers(context: click.Context, option: click.Parameter, count: int) 
               help="What is logged.")  # fmt: skip
 @click.option("--log_path", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
               help="A file to log to as well.")  # fmt: skip
+@click.option("--max_streams", metavar="N", type=click.IntRange(1), default=1000,
+              show_default=True, help="Streams open at a time; more are refused.")  # fmt: skip
 @click.option("--grpc_max_threads", metavar="N", type=click.IntRange(0), default=0,
               help="Calls in progress at a time; 0 for 8 per core, at least 64.")  # fmt: skip
 @click.option("--grpc_channel_arguments", metavar="KEY=VALUE,...", callback=_parse_arguments,
@@ -193,6 +195,7 @@ def serve(
     key_path: Path | None,
     client_ca_path: Path | None,
     grpc_max_threads: int,
+    max_streams: int,
     grpc_channel_arguments: dict[str, str | int],
     **model_values: Any,
 ) -> None:
@@ -230,6 +233,7 @@ def serve(
         key_path=key_path,
         client_ca_path=client_ca_path,
         grpc_max_threads=grpc_max_threads,
+        max_streams=max_streams,
         grpc_channel_arguments=grpc_channel_arguments,
     )
     from kfs.cli.app import run  # OpenVINO takes its time to import

@@ -46,6 +46,7 @@ class Kind:
 
 MODEL = Kind(True, 10.0, errors.MODEL_VERSION_NOT_LOADED_YET, errors.MODEL_VERSION_RETIRED)
 PIPELINE = Kind(False, 0.5, errors.PIPELINE_NOT_LOADED_YET, errors.PIPELINE_RETIRED)
+GRAPH = Kind(False, 0.5, errors.GRAPH_NOT_LOADED_YET, errors.GRAPH_RETIRED)
 
 
 def _nothing() -> None:
@@ -266,6 +267,12 @@ class Catalog:
                 raise _not_available(found.kind.not_loaded_yet, name, found)
             call.check()
             time.sleep(_LOOK_S)
+
+    def lease_for_stream(self, name: str, version_text: str, call: CallContext) -> Lease:
+        """The same for a stream, whose first version text counts for models alone."""
+        entry = self.snapshot.get(name)
+        has_versions = entry is None or entry.only is None
+        return self.lease(name, version_text if has_versions else "", call)
 
     def _wanted(self, name: str, version: int | None) -> VersionEntry:
         """What an inference is asked of now; a default that is only being loaded counts."""

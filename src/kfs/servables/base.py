@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Protocol
 
 from kfs import errors
+from kfs._fast.response import write_error
 from kfs._fast.wire import Request
 from kfs.errors import ServingError
+from kfs.servables.answers import select_outputs, write_answer
 from kfs.servables.binding import bind
 from kfs.signature import Signature
 from kfs.tensors.arrays import TensorMap
+
+_log = logging.getLogger("kfs.server")
 
 
 def _always() -> bool:
@@ -74,6 +79,24 @@ class CallContext:
             self._releases.pop()()
 
 
+#: Makes the context of one message of a stream; all of them share the stream's deadline.
+NewContext = Callable[[], CallContext]
+
+
+class StreamSink(Protocol):
+    """Where the answers of a stream go; any thread may call it."""
+
+    def send(self, message: bytes) -> None:
+        """Send a serialized ModelStreamInferResponse; waits while the client does not read.
+
+        Raises:
+            ServingError: CANCELLED, the client has gone or the call has ended.
+        """
+
+    def fail(self, error: Exception) -> None:
+        """End the call with a status now, whatever still waits for messages of the client."""
+
+
 class Servable(ABC):
     """A model, a pipeline or a graph: one version of one name.
 
@@ -88,6 +111,50 @@ class Servable(ABC):
     version: int
     signature: Signature
     is_auto: bool = False
+
+    def respond(self, request: Request, call: CallContext, *, stream: bool = False) -> bytes:
+        """A serialized ModelInferResponse to one request, or the ModelStreamInferResponse with it.
+
+        Raises:
+            ServingError: whatever is wrong with the request or went wrong with the inference.
+        """
+        tensors = self.bind(request)
+        # Before inference: the request is what asks for something that no message can carry.
+        wanted = select_outputs(request, self.signature)
+        outputs = self.infer(tensors, call)
+        return write_answer(self.name, self.version, request.id, wanted, outputs, stream=stream)
+
+    def stream(
+        self, requests: Iterator[Request | ServingError], new_context: NewContext, sink: StreamSink
+    ) -> None:
+        """Answer the requests of one stream, to its end.
+
+        Every message is one inference here; answers come in order, and a message that cannot be
+        answered is answered with its error.
+
+        Args:
+            requests: what the client sends, or why it cannot be read; the first is a request.
+
+        Raises:
+            ServingError: the call ended.
+        """
+        for request in requests:
+            sink.send(self._respond_in_band(request, new_context()))
+
+    def _respond_in_band(self, request: Request | ServingError, call: CallContext) -> bytes:
+        try:
+            if isinstance(request, ServingError):
+                raise request
+            check_same_servable(request, self)
+            with call:
+                return self.respond(request, call, stream=True)
+        except ServingError as error:
+            if error.status in (errors.CANCELLED, errors.DEADLINE_EXCEEDED):
+                raise
+            return write_error(str(error))
+        except Exception:
+            _log.exception("Unexpected error in a stream on %s", self.name)
+            return write_error(errors.INTERNAL_ERROR.text)
 
     def bind(self, request: Request) -> TensorMap:
         """The request's inputs as tensors of this signature; see `binding.bind`."""
@@ -104,6 +171,24 @@ class Servable(ABC):
     @abstractmethod
     def unload(self) -> None:
         """Give back what loading took. No call is running, none will come."""
+
+
+def check_same_servable(request: Request, servable: Servable) -> None:
+    """A stream keeps the servable that its first request named.
+
+    Raises:
+        ServingError: the request names another, or another version.
+    """
+    if request.model_name != servable.name:
+        raise ServingError(
+            errors.WRONG_STREAM_SERVABLE,
+            f"Expected: {servable.name}; Actual: {request.model_name}",
+        )
+    if request.model_version not in ("", "0", str(servable.version)):
+        raise ServingError(
+            errors.WRONG_STREAM_VERSION,
+            f"Expected: {servable.version}; Actual: {request.model_version}",
+        )
 
 
 class ServableLease(Protocol):

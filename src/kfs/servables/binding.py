@@ -52,24 +52,6 @@ def bind(request: Request, signature: Signature, *, demultiplexed: bool = False)
     return tensors
 
 
-def select_outputs(request: Request, signature: Signature) -> tuple[TensorSpec, ...]:
-    """The outputs to answer with: those asked for, in that order, or all of them by name.
-
-    Raises:
-        ServingError: INVALID_ARGUMENT, an output that the servable does not have.
-    """
-    if not request.outputs:
-        return signature.outputs
-    by_name = {spec.name: spec for spec in signature.outputs}
-    for name in request.outputs:
-        if name not in by_name:
-            known = ", ".join(by_name)
-            raise ServingError(
-                errors.MISSING_OUTPUT, f"Requested output: {name}; Available outputs: {known}"
-            )
-    return tuple(by_name[name] for name in request.outputs)
-
-
 def _check_structure(request: Request, signature: Signature) -> None:
     n_inputs = len(request.inputs)
     if n_inputs != len(signature.inputs) or n_inputs == 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import grpc
 
@@ -22,15 +22,25 @@ GRPC_CODES: dict[Code, grpc.StatusCode] = {
 _MAX_DETAILS_NBYTES = 2000
 
 
-def abort(context: grpc.ServicerContext, error: Exception) -> NoReturn:
-    """End the call with the status that `error` stands for.
+class GrpcStatus(NamedTuple):
+    code: grpc.StatusCode
+    details: str
+
+
+def status_of(error: Exception) -> GrpcStatus:
+    """The status that `error` stands for.
 
     What is no ServingError is our own fault: logged with its traceback, and INTERNAL.
     """
     if isinstance(error, ServingError):
-        context.abort(GRPC_CODES[error.status.code], clip(str(error)))
+        return GrpcStatus(GRPC_CODES[error.status.code], clip(str(error)))
     _log.error("Unexpected error", exc_info=error)
-    context.abort(grpc.StatusCode.INTERNAL, errors.INTERNAL_ERROR.text)
+    return GrpcStatus(grpc.StatusCode.INTERNAL, errors.INTERNAL_ERROR.text)
+
+
+def abort(context: grpc.ServicerContext, error: Exception) -> NoReturn:
+    """End the call with the status that `error` stands for."""
+    context.abort(*status_of(error))
     raise AssertionError("unreachable")
 
 

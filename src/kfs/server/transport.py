@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from kfs.servables.base import CallContext
 from kfs.server.control import ControlHandler
 from kfs.server.health import Health
 from kfs.server.infer import InferHandler
-from kfs.server.status import abort
+from kfs.server.status import abort, status_of
 from kfs.server.tls import TlsFiles, server_credentials
 from kfs.settings import MAX_MESSAGE_NBYTES, ServerSettings
 
@@ -29,8 +30,11 @@ Handler = Any  # grpc.RpcMethodHandler, which takes type arguments in its stub a
 
 SERVICE = "inference.GRPCInferenceService"
 
-# A stream occupies a handler thread for its life; threads are made when first needed.
+# Threads are made when first needed.
 _DEFAULT_MAX_THREADS = max(64, 8 * (os.cpu_count() or 1))
+
+# Threads for streams beyond the allowed number, which have to be told so.
+_N_REFUSERS = 4
 
 
 def make_server(
@@ -43,7 +47,7 @@ def make_server(
         ),
         options=_options(settings),
     )
-    handlers = {**_infer_methods(infer), **_control_methods(control)}
+    handlers = {**_infer_methods(infer, settings.max_streams), **_control_methods(control)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     # Registered methods spare the lookup among generic handlers at every call.
     server.add_registered_method_handlers(SERVICE, handlers)
@@ -121,8 +125,43 @@ def _call_context(context: grpc.ServicerContext) -> CallContext:
     return CallContext(context.is_active, deadline)
 
 
-def _infer_methods(handler: InferHandler) -> dict[str, Handler]:
+class _Sink:
+    """The answers of one stream, from whatever thread has one."""
+
+    def __init__(self, context: grpc.ServicerContext, send: Callable[[bytes | None], None]) -> None:
+        self._context = context
+        self._send = send
+        self._sending = threading.Lock()
+        self._has_ended = False
+
+    def send(self, message: bytes) -> None:
+        with self._sending:
+            if not self._has_ended and self._context.is_active():
+                self._send(message)
+            if self._has_ended or not self._context.is_active():
+                raise ServingError(errors.CANCELLED)
+
+    def fail(self, error: Exception) -> None:
+        status = status_of(error)
+        with self._sending:
+            if not self._has_ended:
+                self._context.set_code(status.code)
+                self._context.set_details(status.details)
+                self._end()
+
+    def close(self) -> None:
+        with self._sending:
+            if not self._has_ended:
+                self._end()
+
+    def _end(self) -> None:
+        self._has_ended = True
+        self._send(None)
+
+
+def _infer_methods(handler: InferHandler, max_streams: int) -> dict[str, Handler]:
     """Raw bytes in and out: gRPC is not told how to parse, the handler reads by itself."""
+    slots = threading.BoundedSemaphore(max_streams)
 
     def infer(data: bytes, context: grpc.ServicerContext) -> bytes:
         try:
@@ -130,13 +169,31 @@ def _infer_methods(handler: InferHandler) -> dict[str, Handler]:
         except Exception as error:
             abort(context, error)
 
-    def stream(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+    def stream(
+        messages: Iterator[bytes],
+        context: grpc.ServicerContext,
+        send: Callable[[bytes | None], None],
+    ) -> None:
+        sink = _Sink(context, send)
+        if not slots.acquire(blocking=False):
+            sink.fail(ServingError(errors.TOO_MANY_STREAMS, f"{max_streams} are open"))
+            return
         try:
-            yield from handler.stream(messages, lambda: _call_context(context))
+            handler.stream(messages, lambda: _call_context(context), sink)
         except Exception as error:
             # A client that has gone ends the iteration over its messages with an error.
-            abort(context, error if context.is_active() else ServingError(errors.CANCELLED))
+            sink.fail(error if context.is_active() else ServingError(errors.CANCELLED))
+        else:
+            sink.close()
+        finally:
+            slots.release()
 
+    # What grpcio offers for methods that answer from other threads than the one that reads, and
+    # that have threads of their own: streams, idle for hours, take none from other calls.
+    stream.experimental_non_blocking = True  # type: ignore[attr-defined]
+    stream.experimental_thread_pool = ThreadPoolExecutor(  # type: ignore[attr-defined]
+        max_streams + _N_REFUSERS, thread_name_prefix="stream"
+    )
     return {
         "ModelInfer": grpc.unary_unary_rpc_method_handler(infer),
         "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(stream),
