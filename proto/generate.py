@@ -8,6 +8,7 @@ is refused; a client and this server could not live in one process otherwise.
 from __future__ import annotations
 
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 from grpc_tools import protoc
@@ -18,7 +19,10 @@ TARGET = HERE.parent / "src" / "kfs" / "_proto"
 
 def generate(target: Path) -> None:
     protos = sorted(str(path) for path in HERE.glob("*.proto"))
-    if protoc.main(["", f"-I{HERE}", f"--python_out={target}", f"--pyi_out={target}", *protos]):
+    known = files("grpc_tools") / "_proto"  # google/protobuf/any.proto
+    if protoc.main(
+        ["", f"-I{HERE}", f"-I{known}", f"--python_out={target}", f"--pyi_out={target}", *protos]
+    ):
         sys.exit("protoc failed")
     for module in target.glob("*_pb2.py"):
         text = module.read_text()

@@ -37,6 +37,7 @@ class Site:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.models: dict[str, dict[str, Any]] = {}
+        self.graphs: dict[str, dict[str, Any]] = {}
         self.pipelines: list[dict[str, Any]] | None = None
         self.server: Server | None = None
         self.channel: grpc.Channel | None = None
@@ -45,6 +46,8 @@ class Site:
         document: dict[str, Any] = {
             "model_config_list": [{"config": config} for config in self.models.values()]
         }
+        if self.graphs:
+            document["mediapipe_config_list"] = list(self.graphs.values())
         if self.pipelines is not None:
             document["pipeline_config_list"] = self.pipelines
         path = self.root / "config.json"

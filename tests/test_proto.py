@@ -9,18 +9,30 @@ from types import ModuleType
 import pytest
 from google.protobuf import descriptor_pb2
 
+from kfs._proto import calculator_graph_pb2 as graph_pb
 from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs._proto import health_list_pb2 as list_pb
 
 PROTO = Path(__file__).parents[1] / "proto"
 
 
-@pytest.mark.parametrize("generated", [pb, list_pb], ids=["predict", "health list"])
+@pytest.mark.parametrize(
+    "generated", [pb, list_pb, graph_pb], ids=["predict", "health list", "graph"]
+)
 def test_generated_code_is_not_stale(tmp_path: Path, generated: ModuleType) -> None:
     """Regenerate with `python proto/generate.py` when this fails."""
     protoc = pytest.importorskip("grpc_tools.protoc")
     described = tmp_path / "described.pb"
-    protoc.main(["", f"-I{PROTO}", f"--descriptor_set_out={described}", generated.DESCRIPTOR.name])
+    known = Path(protoc.__file__).parent / "_proto"
+    protoc.main(
+        [
+            "",
+            f"-I{PROTO}",
+            f"-I{known}",
+            f"--descriptor_set_out={described}",
+            generated.DESCRIPTOR.name,
+        ]
+    )
     files = descriptor_pb2.FileDescriptorSet.FromString(described.read_bytes())
     found = descriptor_pb2.FileDescriptorProto.FromString(generated.DESCRIPTOR.serialized_pb)
     forget_json_names(files.file[0].message_type)  # protoc writes them into this form only
@@ -30,6 +42,8 @@ def test_generated_code_is_not_stale(tmp_path: Path, generated: ModuleType) -> N
 def forget_json_names(messages: Iterable[descriptor_pb2.DescriptorProto]) -> None:
     for message in messages:
         for field in message.field:
+            field.ClearField("json_name")
+        for field in message.extension:
             field.ClearField("json_name")
         forget_json_names(message.nested_type)
 

@@ -124,10 +124,6 @@ GRAPH_EXECUTION_ERROR = Status(Code.INVALID_ARGUMENT, "Mediapipe execution faile
 INVALID_TIMESTAMP = Status(Code.INVALID_ARGUMENT, "Malformed packet timestamp")
 UNEXPECTED_INPUT = Status(Code.INVALID_ARGUMENT, "Unexpected input")
 INVALID_PARAMETER = Status(Code.INVALID_ARGUMENT, "Invalid request parameter")
-INVALID_IMAGE_FORMAT = Status(
-    Code.INVALID_ARGUMENT,
-    "Invalid KFS request datatype, conversion to Mediapipe ImageFrame format failed.",
-)
 
 INTERNAL_ERROR = Status(Code.INTERNAL, "Internal server error")
 DESERIALIZATION_ERROR = Status(Code.INTERNAL, "Internal deserialization error")

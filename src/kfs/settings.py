@@ -62,11 +62,27 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
+class GraphSettings:
+    """One graph to serve.
+
+    Attributes:
+        name: the name clients use.
+        path: the graph file.
+        subconfigs: files with further models, of which the first that exists counts.
+    """
+
+    name: str
+    path: Path
+    subconfigs: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
 class ServerSettings:
     """One server.
 
     Attributes:
         models: what to serve, when there is no config.json.
+        graphs: likewise.
         config_path: the config.json to serve and to watch.
         defaults: what config.json leaves out of a model.
         poll_wait_s: seconds between looks for changes; 0 for never.
@@ -83,6 +99,7 @@ class ServerSettings:
     """
 
     models: tuple[ModelSettings, ...] = ()
+    graphs: tuple[GraphSettings, ...] = ()
     config_path: Path | None = None
     defaults: ModelSettings = field(default_factory=lambda: ModelSettings("", ""))
     poll_wait_s: float = 1.0

@@ -10,7 +10,7 @@ from types import TracebackType
 
 from kfs.errors import ModelLoadError
 from kfs.repository.catalog import Catalog
-from kfs.repository.config import ConfigError, Wanted, read_config
+from kfs.repository.config import ConfigError, Wanted, read_config, wanted_of
 from kfs.repository.repository import Repository
 from kfs.servables.model import add_extension
 from kfs.server.control import ControlHandler
@@ -75,8 +75,10 @@ class Server:
         if self.settings.cpu_extension is not None:
             add_extension(self.settings.cpu_extension)
         self.repository.load()
-        for model in self.settings.models:
-            entry = self.catalog.entry(model.name)
+        named = [model.name for model in self.settings.models]
+        named += [graph.name for graph in self.settings.graphs]
+        for name in named:
+            entry = self.catalog.entry(name)
             if entry.error is not None and entry.default() is None:
                 raise ModelLoadError(entry.error)
         if self.settings.poll_wait_s:
@@ -88,7 +90,7 @@ class Server:
     def _read_wanted(self) -> Wanted:
         if self.settings.config_path is not None:
             return read_config(self.settings.config_path, self.settings.defaults)
-        return Wanted({model.name: model for model in self.settings.models})
+        return wanted_of(self.settings.models, self.settings.graphs, self.settings.defaults)
 
     def stop(self, grace_s: float | None = None) -> None:
         """Take no new call, let the running ones finish, close the port.

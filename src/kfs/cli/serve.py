@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,8 +13,8 @@ from click.core import ParameterSource
 from kfs.cli.console import LOG_LEVELS, set_up_logging
 from kfs.cli.model_options import OF_ONE_MODEL, check_together, model_options
 from kfs.digits import MODEL_NAME, MODEL_PATH, images
-from kfs.repository.folders import resolve_path
-from kfs.settings import ModelSettings, ServerSettings
+from kfs.repository.folders import find_graph, resolve_path
+from kfs.settings import GraphSettings, ModelSettings, ServerSettings
 
 #: Flags that are understood and will be served; until then they are refused.
 NOT_YET = {
@@ -214,15 +214,22 @@ def serve(
     if client_ca_path is not None and certificate_path is None:
         raise click.UsageError("--grpc_ca_path needs --grpc_certificate_path and --grpc_key_path")
     models: tuple[ModelSettings, ...] = ()
+    graphs: tuple[GraphSettings, ...] = ()
     if config_path is None:
         name, path = _choose_model(model_name, model_path)
         if model_path is None:
             _tell_of_example(name, port)
-        models = (ModelSettings(name, path, **model_values),)
+        graph = find_graph(name, Path(path)) if model_path is not None else None
+        if graph is None:
+            models = (ModelSettings(name, path, **model_values),)
+        else:
+            _refuse_flags_of_models(graph)
+            graphs = (graph,)
     else:
         _refuse_flags_of_one_model(config_path)
     settings = ServerSettings(
         models=models,
+        graphs=graphs,
         config_path=config_path,
         defaults=ModelSettings("", "", **model_values),
         poll_wait_s=poll_wait_s,
@@ -249,14 +256,27 @@ def _tell_of_example(name: str, port: int) -> None:
     )
 
 
-def _refuse_flags_of_one_model(config_path: Path) -> None:
+def _given_flags(names: Collection[str]) -> Iterator[str]:
+    """Those of the flags that are on the command line."""
     context = click.get_current_context()
     for option in context.command.params:
-        given = context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
-        if given and option.name in OF_ONE_MODEL:
-            raise click.UsageError(
-                f"{option.opts[0]} and --config_path exclude each other: say it in {config_path}"
-            )
+        source = context.get_parameter_source(str(option.name))
+        if source is ParameterSource.COMMANDLINE and option.name in names:
+            yield option.opts[0]
+
+
+def _refuse_flags_of_one_model(config_path: Path) -> None:
+    for flag in _given_flags(OF_ONE_MODEL):
+        raise click.UsageError(
+            f"{flag} and --config_path exclude each other: say it in {config_path}"
+        )
+
+
+def _refuse_flags_of_models(graph: GraphSettings) -> None:
+    for flag in _given_flags(set(OF_ONE_MODEL) - {"model_name", "model_path", "plugin_config"}):
+        raise click.UsageError(
+            f"{flag} is for models, and {graph.path} is a graph: say it in its subconfig.json"
+        )
 
 
 def _choose_model(name: str | None, path: str | None) -> tuple[str, Path | str]:

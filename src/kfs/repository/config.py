@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from kfs import options
-from kfs.repository.folders import resolve_path
+from kfs.repository.folders import CLOUD_PREFIXES, GRAPH_FILE, SUBCONFIG, find_graph, resolve_path
 from kfs.servables.pipeline.spec import LibrarySpec, PipelineSpec, parse
-from kfs.settings import ModelSettings
+from kfs.settings import GraphSettings, ModelSettings
 
 _log = logging.getLogger("kfs.repository")
 
@@ -156,6 +156,12 @@ class ConfigFile(_Closed):
     monitoring: Monitoring = Monitoring()
 
 
+class Subconfig(_Closed):
+    """A file beside a graph."""
+
+    model_config_list: list[ModelItem]
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What an operator wants served.
@@ -166,6 +172,8 @@ class Wanted:
         pipelines: by name.
         libraries: of custom nodes.
         folder: where relative paths of libraries begin.
+        graphs: by name.
+        files: other files that were read; a change of one is a change of what is wanted.
     """
 
     models: Mapping[str, ModelSettings] = field(default_factory=dict)
@@ -173,6 +181,8 @@ class Wanted:
     pipelines: Mapping[str, PipelineSpec] = field(default_factory=dict)
     libraries: tuple[LibrarySpec, ...] = ()
     folder: Path = Path()
+    graphs: Mapping[str, GraphSettings] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
 
 
 def read_config(path: Path, defaults: ModelSettings) -> Wanted:
@@ -185,6 +195,14 @@ def read_config(path: Path, defaults: ModelSettings) -> Wanted:
     Raises:
         ConfigError: the file cannot be read, is no JSON, or breaks the schema.
     """
+    file = _read(path, ConfigFile)
+    return _wanted(file, path, defaults)
+
+
+_File = TypeVar("_File", bound=_Closed)
+
+
+def _read(path: Path, kind: type[_File]) -> _File:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -192,40 +210,111 @@ def read_config(path: Path, defaults: ModelSettings) -> Wanted:
     except ValueError as error:
         raise ConfigError(f"{path} is not JSON: {error}") from None
     try:
-        file = ConfigFile.model_validate(document)
+        return kind.model_validate(document)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_told(error, document)}") from None
-    return _wanted(file, path.parent, defaults)
 
 
-def _wanted(file: ConfigFile, folder: Path, defaults: ModelSettings) -> Wanted:
+def _wanted(file: ConfigFile, path: Path, defaults: ModelSettings) -> Wanted:
+    folder = path.parent
     models: dict[str, ModelSettings] = {}
     broken: dict[str, str] = {}
+    graphs = [_graph_settings(graph, folder) for graph in file.mediapipe_config_list]
     for item in file.model_config_list:
         config = item.config
-        if config.name in models or config.name in broken:
-            _log.warning("%s is configured more than once; the first is served", config.name)
-            continue
-        try:
-            models[config.name] = _settings(config, folder, defaults)
-        except ValueError as error:
-            broken[config.name] = str(error)
+        graph = _as_graph(config, folder)
+        if graph is not None:
+            graphs.append(graph)
+        else:
+            _add_model(config, folder, defaults, models, broken)
+    taken = {*models, *broken}
     pipelines: dict[str, PipelineSpec] = {}
     for pipeline in file.pipeline_config_list:
-        if pipeline.name in models or pipeline.name in broken or pipeline.name in pipelines:
-            _log.warning("%s is configured more than once; the first is served", pipeline.name)
-            continue
-        pipelines[pipeline.name] = parse(pipeline.model_dump(exclude_none=True))
-    for graph in file.mediapipe_config_list:
-        if graph.name in models or graph.name in broken or graph.name in pipelines:
-            _log.warning("%s is configured more than once; the first is served", graph.name)
-            continue
-        broken[graph.name] = "graphs are not served yet"
+        if _is_new(pipeline.name, taken):
+            pipelines[pipeline.name] = parse(pipeline.model_dump(exclude_none=True))
+    files = _add_submodels(graphs, path, defaults, models, broken)
+    served = {graph.name: graph for graph in graphs if _is_new(graph.name, taken)}
     libraries = tuple(
         LibrarySpec(library.name, library.base_path)
         for library in file.custom_node_library_config_list
     )
-    return Wanted(models, broken, pipelines, libraries, folder)
+    return Wanted(models, broken, pipelines, libraries, folder, served, files)
+
+
+def wanted_of(
+    models: Sequence[ModelSettings], graphs: Sequence[GraphSettings], defaults: ModelSettings
+) -> Wanted:
+    """The same without a config.json: what flags name, and what files beside graphs add."""
+    by_name = {model.name: model for model in models}
+    broken: dict[str, str] = {}
+    files = _add_submodels(graphs, None, defaults, by_name, broken)
+    return Wanted(by_name, broken, graphs={graph.name: graph for graph in graphs}, files=files)
+
+
+def _is_new(name: str, taken: set[str]) -> bool:
+    if name in taken:
+        _log.warning("%s is configured more than once; the first is served", name)
+        return False
+    taken.add(name)
+    return True
+
+
+def _add_model(
+    config: ModelConfig, folder: Path, defaults: ModelSettings,
+    models: dict[str, ModelSettings], broken: dict[str, str],
+) -> None:  # fmt: skip
+    if not _is_new(config.name, {*models, *broken}):
+        return
+    try:
+        models[config.name] = _settings(config, folder, defaults)
+    except ValueError as error:
+        broken[config.name] = str(error)
+
+
+def _graph_settings(config: GraphConfig | ModelConfig, folder: Path) -> GraphSettings:
+    base = folder / (config.base_path or config.name)
+    subconfigs = [config.subconfig] if config.subconfig else [SUBCONFIG, "config.json"]
+    return GraphSettings(
+        config.name,
+        base / (config.graph_path or GRAPH_FILE),
+        tuple(base / subconfig for subconfig in subconfigs),
+    )
+
+
+def _as_graph(config: ModelConfig, folder: Path) -> GraphSettings | None:
+    """An entry of a model that is a graph: its graph file is there."""
+    if (config.base_path or "").startswith(CLOUD_PREFIXES):
+        return None
+    settings = _graph_settings(config, folder)
+    if settings.path.is_file():
+        return settings
+    return find_graph(config.name, folder / (config.base_path or config.name))
+
+
+def _add_submodels(
+    graphs: Sequence[GraphSettings], main: Path | None, defaults: ModelSettings,
+    models: dict[str, ModelSettings], broken: dict[str, str],
+) -> tuple[Path, ...]:  # fmt: skip
+    """The models that files beside graphs name; those of the main file and the first go before.
+
+    Returns:
+        The files that were looked for.
+    """
+    read: list[Path] = []
+    for graph in graphs:
+        found = next((path for path in graph.subconfigs if path.is_file()), None)
+        read += graph.subconfigs
+        if found is None or (main is not None and found.samefile(main)):
+            continue
+        try:
+            subconfig = _read(found, Subconfig)
+        except ConfigError as error:
+            _log.error("graph %s: its models are not served: %s", graph.name, error)
+            continue
+        for item in subconfig.model_config_list:
+            if _as_graph(item.config, found.parent) is None:
+                _add_model(item.config, found.parent, defaults, models, broken)
+    return tuple(read)
 
 
 def _settings(config: ModelConfig, folder: Path, defaults: ModelSettings) -> ModelSettings:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from kfs.errors import ModelLoadError
+from kfs.settings import GraphSettings
 
 _log = logging.getLogger("kfs.repository")
 _VERSION = re.compile(r"[1-9][0-9]*")
@@ -17,6 +18,20 @@ MAX_VERSION = (1 << 63) - 1
 
 #: Base paths that are addresses in a cloud.
 CLOUD_PREFIXES = ("s3://", "gs://", "az://", "azfs://")
+
+#: The file that makes a folder a graph, and the one with its models.
+GRAPH_FILE = "graph.pbtxt"
+SUBCONFIG = "subconfig.json"
+
+
+def find_graph(name: str, base: Path) -> GraphSettings | None:
+    """The graph in a folder, or in its version 1; None when there is none."""
+    for folder in (base, base / "1"):
+        if (folder / GRAPH_FILE).is_file():
+            return GraphSettings(
+                name, folder / GRAPH_FILE, (folder / SUBCONFIG, folder / "config.json")
+            )
+    return None
 
 
 def find_versions(base_path: Path) -> dict[int, Path]:

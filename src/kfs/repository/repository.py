@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from kfs.errors import ModelLoadError
 from kfs.repository.catalog import Catalog, Entry, VersionEntry
 from kfs.repository.changes import compare
 from kfs.repository.config import ConfigError, Wanted
+from kfs.repository.graphs import Graphs, digest
 from kfs.repository.pipelines import Pipelines
 from kfs.repository.storage import Storage, open_storage
 from kfs.servables.model import Model
@@ -50,6 +51,7 @@ class Repository:
         self._config_path = config_path
         self._on_change = on_change
         self._pipelines = Pipelines(catalog)
+        self._graphs = Graphs(catalog)
         self._wanted = Wanted()
         self._digest = b""
         self._empty: set[str] = set()
@@ -64,8 +66,10 @@ class Repository:
         Raises:
             ConfigError: nothing can be made of what is wanted.
         """
+        wanted = self._read()
+        self._wanted = replace(Wanted(), files=wanted.files)
         self._digest = self._digest_now()
-        self._apply(self._read())
+        self._apply(wanted)
 
     def poll(self) -> None:
         """Look once for changes of the file and of version folders."""
@@ -78,7 +82,7 @@ class Repository:
                 return
         for settings in self._wanted.models.values():
             self._sync(settings, replaced=False)
-        for name in self._pipelines.refresh():
+        for name in [*self._pipelines.refresh(), *self._graphs.refresh()]:
             self._tell(name)
 
     def watch(self, interval_s: float) -> None:
@@ -101,12 +105,8 @@ class Repository:
                 _log.exception("Unexpected error while looking for changes")
 
     def _digest_now(self) -> bytes:
-        if self._config_path is None:
-            return b""
-        try:
-            return hashlib.sha256(self._config_path.read_bytes()).digest()
-        except OSError as error:
-            return str(error).encode()
+        files = [] if self._config_path is None else [self._config_path]
+        return b"".join(digest(path) for path in [*files, *self._wanted.files])
 
     def _read_again(self) -> Wanted | None:
         """What the changed file wants; None when it is broken, so that nothing changes."""
@@ -140,6 +140,8 @@ class Repository:
             self._tell(name)
         libraries = list(wanted.libraries)
         for name in self._pipelines.apply(wanted.pipelines, libraries, wanted.folder):
+            self._tell(name)
+        for name in self._graphs.apply(wanted.graphs):
             self._tell(name)
 
     def _sync(self, settings: ModelSettings, *, replaced: bool) -> None:

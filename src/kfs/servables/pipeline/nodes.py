@@ -6,18 +6,16 @@ from collections.abc import Callable
 from typing import Protocol
 
 from kfs import errors
-from kfs.datatypes import DATATYPES
 from kfs.errors import ServingError
 from kfs.servables.base import CallContext, Servable, ServableSource
+from kfs.servables.checks import check_input
 from kfs.servables.pipeline.library import LibraryNode
-from kfs.signature import Signature, TensorSpec, format_shape
-from kfs.tensors.arrays import StringTensor, Tensor, TensorMap
+from kfs.signature import Signature
+from kfs.tensors.arrays import Tensor, TensorMap
 
 #: Takes an output by the model's or library's name; `borrowed` memory is valid only during the
 #: call of it.
 Put = Callable[[str, Tensor, bool], None]
-
-_BY_NUMPY = {row.numpy: row for row in DATATYPES.values()}
 
 
 class Node(Protocol):
@@ -68,7 +66,7 @@ class ModelNode:
         if servable.signature is not self._signature:
             self._check_names(servable.signature)
         for spec in servable.signature.inputs:
-            _check_input(spec, inputs[spec.name])
+            check_input(spec, inputs[spec.name])
         for name, tensor in servable.infer(inputs, call).items():
             put(name, tensor, borrowed)
 
@@ -97,41 +95,3 @@ class CustomNode:
         call.check()
         for name, tensor in self._instance.execute(inputs).items():
             put(name, tensor, False)
-
-
-def _check_input(spec: TensorSpec, tensor: Tensor) -> None:
-    if isinstance(tensor, StringTensor):
-        found = "STRING"
-    elif tensor.dtype.str == spec.datatype.numpy:
-        found = spec.datatype.label
-    else:
-        row = _BY_NUMPY.get(tensor.dtype.str)
-        found = tensor.dtype.name if row is None else row.label
-    if found != spec.datatype.label:
-        raise _input_fault(errors.INVALID_PRECISION, spec, "precision", spec.datatype.label, found)
-    shape = tensor.shape
-    if shape == spec.static_shape:
-        return
-    if len(shape) != len(spec.shape):
-        raise _shape_fault(errors.INVALID_RANK, spec, shape)
-    wrong = [
-        axis for axis, (dim, size) in enumerate(zip(spec.shape, shape, strict=True))
-        if not dim.accepts(size)
-    ]  # fmt: skip
-    if spec.batch_axis is not None and wrong == [spec.batch_axis]:
-        expected, actual = str(spec.shape[spec.batch_axis]), str(shape[spec.batch_axis])
-        raise _input_fault(errors.INVALID_BATCH_SIZE, spec, "batch size", expected, actual)
-    if wrong:
-        raise _shape_fault(errors.INVALID_SHAPE, spec, shape)
-
-
-def _shape_fault(status: errors.Status, spec: TensorSpec, shape: tuple[int, ...]) -> ServingError:
-    return _input_fault(status, spec, "shape", format_shape(spec.shape), format_shape(shape))
-
-
-def _input_fault(
-    status: errors.Status, spec: TensorSpec, what: str, expected: str, actual: str
-) -> ServingError:
-    return ServingError(
-        status, f"input: {spec.name} Invalid {what} - Expected: {expected}; Actual: {actual}"
-    )

@@ -1,0 +1,76 @@
+"""Graphs of a repository: loaded after all they may use, and again when their files change."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from kfs.repository.catalog import GRAPH, Catalog, Entry
+from kfs.servables.graph import Graph, GraphError
+from kfs.settings import GraphSettings
+
+_log = logging.getLogger("kfs.repository")
+
+
+def digest(path: Path) -> bytes:
+    """What is in a file, or why it cannot be read, in 32 bytes."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        data = str(error).encode()
+    return hashlib.sha256(data).digest()
+
+
+class Graphs:
+    """Keeps the graphs of a catalog true to their files.
+
+    The servables that a graph uses are looked up at every inference, so it does not change with
+    them. An open stream goes on with the graph it began with.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._settings: Mapping[str, GraphSettings] = {}
+        #: What each graph was made of: its settings, and what its file held.
+        self._made_of: dict[str, tuple[GraphSettings, bytes]] = {}
+
+    def apply(self, settings: Mapping[str, GraphSettings]) -> list[str]:
+        """Load what is new or changed, retire what is gone.
+
+        Returns:
+            The names whose availability may have changed.
+        """
+        gone = [name for name in self._settings if name not in settings]
+        self._settings = settings
+        for name in gone:
+            self._made_of.pop(name, None)
+            for entry in self._catalog.snapshot.get(name, Entry()).versions.values():
+                if entry.is_available:
+                    entry.retire()
+        return gone + self.refresh()
+
+    def refresh(self) -> list[str]:
+        """Load again whatever has a file that changed; gives their names."""
+        changed = []
+        for name, settings in self._settings.items():
+            made_of = (settings, digest(settings.path))
+            if self._made_of.get(name) != made_of:
+                self._made_of[name] = made_of
+                self._load(settings)
+                changed.append(name)
+        return changed
+
+    def _load(self, settings: GraphSettings) -> None:
+        name = settings.name
+        entry = self._catalog.begin(name, 1, GRAPH)
+        try:
+            graph = Graph.load(name, settings.path, self._catalog)
+        except GraphError as error:
+            if self._catalog.set_error(name, str(error)):
+                _log.error("%s", error)
+            self._catalog.fail(name, entry, str(error))
+            return
+        self._catalog.publish(name, entry, graph)
+        self._catalog.set_error(name, None)

@@ -1,0 +1,329 @@
+"""A graph as a servable."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from kfs import errors
+from kfs._fast.response import write_error, write_response
+from kfs._fast.wire import Request
+from kfs.datatypes import UNSUPPORTED
+from kfs.errors import ServingError
+from kfs.servables.answers import check_outputs
+from kfs.servables.base import (
+    CallContext,
+    NewContext,
+    Servable,
+    ServableSource,
+    StreamSink,
+    check_same_servable,
+)
+from kfs.servables.graph.calculator import RESPONSE, Registry, Setting
+from kfs.servables.graph.calculators import BUILTIN
+from kfs.servables.graph.packets import (
+    Clock,
+    Output,
+    check_coherency,
+    read_packet,
+    side_packets,
+    timestamp_parameter,
+    write_packet,
+    write_response_message,
+)
+from kfs.servables.graph.plan import Plan, make_plan
+from kfs.servables.graph.run import Instance
+from kfs.servables.graph.spec import GraphError, parse_graph
+from kfs.servables.graph.straight import run_straight
+from kfs.signature import Signature, TensorSpec
+from kfs.tensors.arrays import TensorMap
+
+_log = logging.getLogger("kfs.graph")
+
+# Threads of one graph for the nodes of all its streams, made when first needed. A node that
+# blocks keeps one; other graphs have their own.
+_MAX_WORKERS = 128
+
+registry = Registry(BUILTIN)
+
+
+class Graph(Servable):
+    """A graph file, with what its nodes prepared."""
+
+    def __init__(self, name: str, plan: Plan, setting: Setting) -> None:
+        self.name = name
+        self.version = 1
+        self.plan = plan
+        self._setting = setting
+        self._resources: dict[str, Any] = {}
+        self._inputs = {port.name: port for port in plan.inputs}
+        self._output_names = [port.name for port in plan.outputs]
+        self._workers = ThreadPoolExecutor(_MAX_WORKERS, thread_name_prefix=f"graph-{name}")
+        self.signature = Signature.of(
+            [TensorSpec(port.name, UNSUPPORTED, ()) for port in plan.inputs],
+            [TensorSpec(port.name, UNSUPPORTED, ()) for port in plan.outputs],
+        )
+
+    @classmethod
+    def load(cls, name: str, path: Path, source: ServableSource) -> Graph:
+        """Read, check and prepare a graph.
+
+        Args:
+            path: the graph file; relative paths in it begin at its folder.
+            source: the servables that its nodes use, looked up at every inference.
+
+        Raises:
+            GraphError: the graph cannot be served, in one readable line.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise GraphError(f"graph {name}: {path}: {error}") from None
+        try:
+            registry.load_plug_ins()
+            plan = make_plan(parse_graph(text), registry)
+            graph = cls(name, plan, Setting(path.parent, source))
+            graph._prepare()
+        except GraphError as error:
+            raise GraphError(f"graph {name}: {path}: {error}") from None
+        _log.info("Loaded graph %s: %d nodes", name, len(plan.nodes))
+        return graph
+
+    def _prepare(self) -> None:
+        try:
+            for node in self.plan.nodes:
+                resource = node.calculator.prepare(node.spec, self._setting)
+                self._resources[node.spec.name] = resource
+        except BaseException:
+            self._release()
+            raise
+
+    def _release(self) -> None:
+        for node in self.plan.nodes:
+            if node.spec.name in self._resources:
+                try:
+                    node.calculator.release(self._resources.pop(node.spec.name))
+                except Exception:
+                    _log.exception("Unexpected error when node %s was released", node.spec.name)
+        self._workers.shutdown(wait=False)
+
+    def unload(self) -> None:
+        self._release()
+        _log.info("Unloaded graph %s", self.name)
+
+    def infer(self, tensors: TensorMap, call: CallContext) -> TensorMap:
+        """Graphs answer requests alone: packets are more than tensors."""
+        raise ServingError(errors.INTERNAL_ERROR, f"{self.name} is a graph")
+
+    # Unary calls.
+
+    def respond(self, request: Request, call: CallContext, *, stream: bool = False) -> bytes:
+        check_outputs(request, self._output_names)
+        sides = side_packets(request, is_queued=self.plan.spec.is_queued)
+        timestamp = Clock().timestamp(request)
+        for port in self.plan.outputs:
+            if port.stream < 0:
+                raise ServingError(
+                    errors.GRAPH_ADD_OUTPUT_STREAM_ERROR,
+                    f'nothing produces the output stream "{port.name}"',
+                )
+        values, last = self._run_once(request, timestamp, sides, call)
+        wanted = request.outputs or self._output_names
+        if self.plan.outputs[0].type == RESPONSE:
+            return write_response_message(values[0], self.name, request.id, last, stream=stream)
+        outputs = [
+            write_packet(self.plan, position, values[position])
+            for position in map(self._output_names.index, wanted)
+        ]
+        return self._write(request.id, outputs, last, stream=stream)
+
+    def _write(self, id: str, outputs: list[Output], timestamp: int, *, stream: bool) -> bytes:
+        parameters = timestamp_parameter(timestamp)
+        return write_response(self.name, "1", id, outputs, parameters, stream=stream)
+
+    def _run_once(
+        self, request: Request, timestamp: int, sides: Mapping[str, Any], call: CallContext
+    ) -> tuple[dict[int, Any], int]:
+        """The first packet of each output, and the time of the last of those."""
+        if self.plan.is_straight:
+            packets = self._packets(request)
+            streams = {self._inputs[name].stream: value for name, value in packets.items()}
+            found = run_straight(
+                self.plan, self._setting, self._resources, call, sides, timestamp, streams
+            )
+            return self._complete(found), timestamp
+        first: dict[int, Any] = {}
+        times = [timestamp]
+
+        def on_output(position: int, sent: int, value: Any) -> None:
+            if position not in first:
+                first[position] = value
+                times.append(sent)
+            if self.plan.has_back_edges and len(first) == len(self.plan.outputs):
+                instance.stop()  # a generator may go on for long; nobody would hear it
+
+        pool = self._workers if self.plan.n_threads > 1 else None
+        instance = Instance(self.plan, self._setting, self._resources, call, sides, on_output, pool)
+        try:
+            instance.start()
+            for name, value in self._packets(request).items():
+                self._push(instance, name, timestamp, value)
+            instance.work()
+        except ServingError as error:
+            instance.fail(error)
+            raise
+        finally:
+            instance.close_inputs()
+            instance.finish()
+        if instance.failure is not None:
+            raise instance.failure
+        return self._complete(first), times[-1]
+
+    def _complete(self, found: dict[int, Any]) -> dict[int, Any]:
+        if len(found) != len(self.plan.outputs):
+            missing = [
+                name for position, name in enumerate(self._output_names) if position not in found
+            ]
+            raise ServingError(
+                errors.GRAPH_EXECUTION_ERROR,
+                "Unknown error during mediapipe execution: nothing was sent to "
+                f"{', '.join(missing)}",
+            )
+        return found
+
+    def _packets(self, request: Request) -> dict[str, Any]:
+        """Every input of a unary request.
+
+        Raises:
+            ServingError: INVALID_ARGUMENT, one is missing, unexpected, or broken.
+        """
+        check_coherency(request)
+        packets: dict[str, Any] = {}
+        for index, tensor in enumerate(request.inputs):
+            self._check_input(tensor.name)
+            if tensor.name in packets:
+                raise ServingError(
+                    errors.GRAPH_EXECUTION_ERROR,
+                    "INVALID_ARGUMENT: Packet timestamp mismatch on a calculator receiving from "
+                    f'stream "{tensor.name}": the input is there twice',
+                )
+            packets[tensor.name] = read_packet(request, index, self._inputs[tensor.name].type)
+        if len(packets) != len(self._inputs):
+            missing = ", ".join(name for name in self._inputs if name not in packets)
+            raise ServingError(
+                errors.INVALID_INPUT_COUNT,
+                f"Not all input packets created - Expected: {len(self._inputs)}; Actual: "
+                f"{len(packets)}; missing: {missing}",
+            )
+        return packets
+
+    def _check_input(self, name: str) -> None:
+        port = self._inputs.get(name)
+        if port is None:
+            known = ", ".join(self._inputs)
+            raise ServingError(errors.UNEXPECTED_INPUT, f"{name} is unexpected; inputs are {known}")
+        if port.mismatch:
+            raise ServingError(errors.GRAPH_ADD_PACKET_ERROR, port.mismatch)
+
+    def _push(self, instance: Instance, name: str, timestamp: int, value: Any) -> None:
+        instance.push(self._inputs[name].stream, timestamp, value)
+
+    # Streams.
+
+    def stream(
+        self, requests: Iterator[Request | ServingError], new_context: NewContext, sink: StreamSink
+    ) -> None:
+        """One instance for the whole stream; every packet that leaves it is a message.
+
+        A message that cannot be read, or that names another servable, is answered in-band and
+        the stream goes on; a failure of the graph ends it at once.
+        """
+        first = next(requests)
+        assert isinstance(first, Request)  # what named this graph
+        for port in self.plan.outputs:
+            if port.stream < 0:
+                raise ServingError(
+                    errors.INTERNAL_ERROR, f'nothing produces the output stream "{port.name}"'
+                )
+        with new_context() as call:
+            sides = side_packets(first, is_queued=self.plan.spec.is_queued)
+            _Stream(self, call, sides, sink).serve(first, requests)
+
+
+class _Stream:
+    """One stream: reads on the thread that calls, answers from those of the nodes."""
+
+    def __init__(
+        self, graph: Graph, call: CallContext, sides: Mapping[str, Any], sink: StreamSink
+    ) -> None:
+        self._graph = graph
+        self._sink = sink
+        self._clock = Clock()
+        self._instance = Instance(
+            graph.plan, graph._setting, graph._resources, call, sides, self._on_output,
+            graph._workers, on_failure=sink.fail,
+        )  # fmt: skip
+
+    def serve(self, first: Request, requests: Iterator[Request | ServingError]) -> None:
+        """
+        Raises:
+            ServingError: the graph failed, or the call ended.
+        """
+        try:
+            self._instance.start()
+            self._take(first, "partial deserialization of first request")
+            del first
+            for request in requests:
+                if self._instance.failure is not None:
+                    break
+                self._take_next(request)
+        except ServingError as error:
+            self._instance.fail(error)
+        except BaseException:
+            # The client has gone: what the nodes still do is for nobody.
+            self._instance.fail(ServingError(errors.CANCELLED))
+            raise
+        finally:
+            self._instance.close_inputs()
+            self._instance.finish()
+        if self._instance.failure is not None:
+            raise self._instance.failure
+
+    def _take_next(self, request: Request | ServingError) -> None:
+        try:
+            if isinstance(request, ServingError):
+                raise request
+            check_same_servable(request, self._graph)
+        except ServingError as error:
+            suffix = (
+                "partial deserialization of subsequent requests"
+                if error.status is errors.MALFORMED_MESSAGE
+                else "validate subsequent requests"
+            )
+            self._sink.send(write_error(f"{error}; {suffix}"))
+            return
+        self._take(request, "partial deserialization of subsequent requests")
+
+    def _take(self, request: Request, suffix: str) -> None:
+        """Push what a request brings; packets before the first bad one have been pushed then."""
+        try:
+            timestamp = self._clock.timestamp(request)
+            check_coherency(request)
+            for index, tensor in enumerate(request.inputs):
+                self._graph._check_input(tensor.name)
+                value = read_packet(request, index, self._graph._inputs[tensor.name].type)
+                self._graph._push(self._instance, tensor.name, timestamp, value)
+        except ServingError as error:
+            self._sink.send(write_error(f"{error}; {suffix}"))
+
+    def _on_output(self, position: int, timestamp: int, value: Any) -> None:
+        plan, name = self._graph.plan, self._graph.name
+        if plan.outputs[position].type == RESPONSE:
+            message = write_response_message(value, name, "", timestamp, stream=True)
+        else:
+            output = write_packet(plan, position, value)
+            message = self._graph._write("", [output], timestamp, stream=True)
+        self._sink.send(message)

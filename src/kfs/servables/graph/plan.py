@@ -1,0 +1,384 @@
+"""Spec -> plan: everything about a graph that can be checked before a request, checked once.
+
+A plan is immutable and shared by all instances of a graph.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from kfs._proto import calculator_graph_pb2 as pb
+from kfs.servables.graph.calculator import (
+    ANY,
+    IMAGE,
+    MP_TENSOR,
+    OV_TENSOR,
+    PY_TENSOR,
+    REQUEST,
+    RESPONSE,
+    TF_TENSOR,
+    Calculator,
+    Contract,
+    PacketType,
+    Registry,
+)
+from kfs.servables.graph.spec import (
+    GraphError,
+    GraphSpec,
+    NodeSpec,
+    Port,
+    Ports,
+    TagIndex,
+    parse_tag_index,
+)
+
+#: What the streams of a graph carry, by what their tags begin with; OV_TENSOR otherwise.
+_INPUT_PREFIXES = (
+    ("OVMS_PY_TENSOR", PY_TENSOR), ("OVTENSOR", OV_TENSOR), ("TFTENSOR", TF_TENSOR),
+    ("TENSOR", MP_TENSOR), ("IMAGE", IMAGE), ("REQUEST", REQUEST),
+)  # fmt: skip
+_OUTPUT_PREFIXES = (*_INPUT_PREFIXES[:-1], ("RESPONSE", RESPONSE))
+
+_IMMEDIATE = "ImmediateInputStreamHandler"
+_FIXED_SIZE = "FixedSizeInputStreamHandler"
+_SYNC_SET = "SyncSetInputStreamHandler"
+_HANDLERS = ("DefaultInputStreamHandler", _IMMEDIATE, _SYNC_SET, _FIXED_SIZE)
+
+
+class Consumer(NamedTuple):
+    """An input of a node that a stream feeds."""
+
+    node: int
+    input: int
+
+
+@dataclass(frozen=True)
+class StreamPlan:
+    """One stream: who reads it.
+
+    Attributes:
+        output: its position among the outputs of the graph; None when it is none of them.
+    """
+
+    name: str
+    consumers: tuple[Consumer, ...]
+    output: int | None
+
+
+@dataclass(frozen=True)
+class FixedSize:
+    """Packets beyond `target` are dropped, the oldest first, once there are `trigger`."""
+
+    trigger: int
+    target: int
+    in_all: bool
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """One node.
+
+    Attributes:
+        outputs: positions of the streams it feeds, in the order of its ports.
+        inputs: positions of the streams that feed it.
+        sync_sets: inputs that wait for each other.
+        is_immediate: inputs wait for nothing.
+    """
+
+    spec: NodeSpec
+    calculator: type[Calculator]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    sync_sets: tuple[tuple[int, ...], ...]
+    is_immediate: bool
+    fixed_size: FixedSize | None
+    is_offset_zero: bool
+
+
+@dataclass(frozen=True)
+class GraphPort:
+    """An input or output of the graph.
+
+    Attributes:
+        stream: the position of its stream; -1 for an output that nothing produces.
+        mismatch: why packets of the type cannot enter; empty when they can.
+    """
+
+    name: str
+    type: PacketType
+    stream: int
+    mismatch: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What runs.
+
+    Attributes:
+        nodes: producers of streams and side packets before those who take them.
+        side_inputs: names of side packets that a request has to bring.
+        is_straight: one pass over the nodes, each run once, answers a request.
+    """
+
+    spec: GraphSpec
+    nodes: tuple[NodePlan, ...]
+    streams: tuple[StreamPlan, ...]
+    inputs: tuple[GraphPort, ...]
+    outputs: tuple[GraphPort, ...]
+    side_inputs: tuple[str, ...]
+    n_threads: int
+    max_queue_size: int
+    has_back_edges: bool
+    is_straight: bool
+
+
+def make_plan(spec: GraphSpec, registry: Registry) -> Plan:
+    """
+    Raises:
+        GraphError: the graph cannot run; the node or stream, and what is wrong with it.
+    """
+    _check_ends(spec)
+    calculators = [registry.find(node) for node in spec.nodes]
+    contracts = [_contract(*pair) for pair in zip(spec.nodes, calculators, strict=True)]
+    wiring = _Wiring(spec, contracts)
+    order = wiring.order()
+    ids = {name: position for position, name in enumerate(wiring.streams)}
+    nodes = tuple(_node_plan(spec.nodes[at], calculators[at], contracts[at], ids) for at in order)
+    outputs = {port.name: position for position, port in enumerate(spec.outputs)}
+    has_back_edges = any(node.back_edges for node in spec.nodes)
+    return Plan(
+        spec=spec,
+        nodes=nodes,
+        streams=tuple(
+            StreamPlan(name, _consumers(nodes, stream), outputs.get(name))
+            for stream, name in enumerate(wiring.streams)
+        ),
+        inputs=tuple(
+            GraphPort(port.name, kind, ids[port.name], wiring.mismatch(port, kind))
+            for port in spec.inputs
+            for kind in [graph_type(port, _INPUT_PREFIXES)]
+        ),
+        outputs=tuple(
+            GraphPort(port.name, graph_type(port, _OUTPUT_PREFIXES), ids.get(port.name, -1))
+            for port in spec.outputs
+        ),
+        side_inputs=wiring.side_inputs(),
+        n_threads=spec.n_threads or max(1, min(os.cpu_count() or 1, len(nodes))),
+        max_queue_size=spec.max_queue_size,
+        has_back_edges=has_back_edges,
+        is_straight=not has_back_edges
+        and all(node.calculator.is_straight and _is_plain(node) for node in nodes),
+    )
+
+
+def graph_type(port: Port, prefixes: Sequence[tuple[str, PacketType]]) -> PacketType:
+    """What a stream of the graph carries, by its tag."""
+    for prefix, kind in prefixes:
+        if port.tag.startswith(prefix):
+            return kind
+    return OV_TENSOR
+
+
+def _is_plain(node: NodePlan) -> bool:
+    return not node.is_immediate and node.fixed_size is None and len(node.sync_sets) <= 1
+
+
+def _check_ends(spec: GraphSpec) -> None:
+    for what, ports in (("input", spec.inputs), ("output", spec.outputs)):
+        if not ports:
+            raise GraphError(f"expected at least one {what}_stream of the graph; there is none")
+        for name, count in Counter(port.name for port in ports).items():
+            if count > 1:
+                raise GraphError(f'{what}_stream "{name}" of the graph is there {count} times')
+        for port in ports:
+            if port.tag.startswith("TFLITE_TENSOR"):
+                raise GraphError(f"{what}_stream {port}: TFLITE_TENSOR is not served")
+    requests = [port for port in spec.inputs if port.tag.startswith("REQUEST")]
+    responses = [port for port in spec.outputs if port.tag.startswith("RESPONSE")]
+    if bool(requests) != bool(responses):
+        raise GraphError("an input_stream REQUEST and an output_stream RESPONSE need each other")
+    if requests and (len(spec.inputs), len(spec.outputs)) != (1, 1):
+        raise GraphError("a graph from REQUEST to RESPONSE has exactly one input and one output")
+
+
+def _contract(node: NodeSpec, calculator: type[Calculator]) -> Contract:
+    contract = Contract(node)
+    try:
+        calculator.contract(contract)
+    except GraphError as error:
+        raise GraphError(f"node {node.name} ({node.calculator}): {error}") from None
+    if node.outputs and not node.inputs:
+        raise GraphError(
+            f"node {node.name}: expected an input_stream, since it has an output_stream; nodes "
+            "that produce packets out of nothing are not served"
+        )
+    return contract
+
+
+class _Wiring:
+    """Who feeds whom."""
+
+    def __init__(self, spec: GraphSpec, contracts: Sequence[Contract]) -> None:
+        self._spec = spec
+        self._contracts = contracts
+        #: Name to the node that produces it; -1 for the graph's inputs.
+        self.streams = {port.name: -1 for port in spec.inputs}
+        self._stream_types: dict[str, PacketType] = {}
+        self._sides: dict[str, int] = {}
+        self._side_types: dict[str, PacketType] = {}
+        for at, node in enumerate(spec.nodes):
+            for port in node.outputs:
+                if port.name in self.streams:
+                    raise GraphError(f'Output Stream "{port.name}" defined twice.')
+                self.streams[port.name] = at
+                self._stream_types[port.name] = contracts[at].outputs.get(port, ANY)
+            for port in node.side_outputs:
+                if port.name in self._sides:
+                    raise GraphError(f'Output Side Packet "{port.name}" defined twice.')
+                self._sides[port.name] = at
+                self._side_types[port.name] = contracts[at].side_outputs.get(port, ANY)
+        for at in range(len(spec.nodes)):
+            self._check_inputs(at)
+
+    def _check_inputs(self, at: int) -> None:
+        node, contract = self._spec.nodes[at], self._contracts[at]
+        for port in node.inputs:
+            if port.name not in self.streams:
+                raise GraphError(
+                    f'Input Stream "{port.name}" for node {node.name} does not have a '
+                    "corresponding output stream."
+                )
+            _check_types(
+                node, port, contract.inputs.get(port, ANY), self._stream_types.get(port.name, ANY)
+            )
+        for port in node.side_inputs:
+            _check_types(
+                node, port, contract.side_inputs.get(port, ANY),
+                self._side_types.get(port.name, ANY),
+            )  # fmt: skip
+
+    def mismatch(self, port: Port, kind: PacketType) -> str:
+        """Why a packet of the client cannot go to those who read the stream."""
+        for node, contract in zip(self._spec.nodes, self._contracts, strict=True):
+            for taken in node.inputs:
+                wanted = contract.inputs.get(taken, ANY)
+                if taken.name == port.name and ANY not in (wanted, kind) and wanted != kind:
+                    return (
+                        f'stream "{port.name}" carries {kind}, but node {node.name} takes {wanted}'
+                    )
+        return ""
+
+    def side_inputs(self) -> tuple[str, ...]:
+        wanted = {
+            port.name: None
+            for node, contract in zip(self._spec.nodes, self._contracts, strict=True)
+            for port in node.side_inputs
+            if port.name not in self._sides and port not in contract.own_side_inputs
+        }
+        return tuple(wanted)
+
+    def order(self) -> list[int]:
+        """Producers before consumers; back edges do not count.
+
+        Raises:
+            GraphError: there is a cycle without a back edge.
+        """
+        before = [set(self._producers(node)) for node in self._spec.nodes]
+        order: list[int] = []
+        left = list(range(len(before)))
+        while left:
+            ready = [at for at in left if before[at] <= set(order)]
+            if not ready:
+                names = ", ".join(self._spec.nodes[at].name for at in left)
+                raise GraphError(
+                    f"nodes {names} wait for each other: a stream that leads back needs "
+                    "input_stream_info with back_edge: true"
+                )
+            order += ready
+            left = [at for at in left if at not in ready]
+        return order
+
+    def _producers(self, node: NodeSpec) -> Iterator[int]:
+        for port in node.inputs:
+            producer = self.streams[port.name]
+            if producer >= 0 and TagIndex(port.tag, port.index) not in node.back_edges:
+                yield producer
+        for port in node.side_inputs:
+            if port.name in self._sides:
+                yield self._sides[port.name]
+
+
+def _check_types(node: NodeSpec, port: Port, taken: PacketType, sent: PacketType) -> None:
+    if ANY not in (taken, sent) and taken != sent:
+        raise GraphError(f"node {node.name}, {port}: expected {taken}, but the stream has {sent}")
+
+
+def _consumers(nodes: Sequence[NodePlan], stream: int) -> tuple[Consumer, ...]:
+    return tuple(
+        Consumer(at, position)
+        for at, node in enumerate(nodes)
+        for position, taken in enumerate(node.inputs)
+        if taken == stream
+    )
+
+
+def _node_plan(
+    node: NodeSpec, calculator: type[Calculator], contract: Contract, ids: dict[str, int]
+) -> NodePlan:
+    handler = node.handler
+    if handler.name not in _HANDLERS:
+        raise GraphError(
+            f"node {node.name}: expected an input_stream_handler of {', '.join(_HANDLERS)}; "
+            f"found {handler.name}"
+        )
+    everything = (tuple(range(len(node.inputs))),) if node.inputs else ()
+    return NodePlan(
+        spec=node,
+        calculator=calculator,
+        inputs=tuple(ids[port.name] for port in node.inputs),
+        outputs=tuple(ids[port.name] for port in node.outputs),
+        sync_sets=_sync_sets(node) if handler.name == _SYNC_SET else everything,
+        is_immediate=handler.name == _IMMEDIATE,
+        fixed_size=_fixed_size(node) if handler.name == _FIXED_SIZE else None,
+        is_offset_zero=contract.is_offset_zero,
+    )
+
+
+def _sync_sets(node: NodeSpec) -> tuple[tuple[int, ...], ...]:
+    """The sets that are listed, and one of all other inputs."""
+    options = node.handler.options.get(pb.SyncSetInputStreamHandlerOptions.DESCRIPTOR.full_name)
+    sets: list[tuple[int, ...]] = []
+    left = list(range(len(node.inputs)))
+    listed = [] if options is None else options.sync_set  # type: ignore[attr-defined]
+    for sync_set in listed:
+        members = [_input_position(node, node.inputs, text) for text in sync_set.tag_index]
+        for member in members:
+            if member not in left:
+                raise GraphError(f"node {node.name}, sync_set: {node.inputs[member]} is in two")
+            left.remove(member)
+        sets.append(tuple(members))
+    return (*sets, tuple(left)) if left else tuple(sets)
+
+
+def _input_position(node: NodeSpec, inputs: Ports, text: str) -> int:
+    wanted = parse_tag_index(text)
+    for position, port in enumerate(inputs):
+        if wanted == TagIndex(port.tag, port.index):
+            return position
+    raise GraphError(f'node {node.name}, sync_set: the node has no input "{text}"')
+
+
+def _fixed_size(node: NodeSpec) -> FixedSize:
+    kind = pb.FixedSizeInputStreamHandlerOptions
+    options = node.handler.options.get(kind.DESCRIPTOR.full_name) or kind()
+    trigger, target = options.trigger_queue_size, options.target_queue_size  # type: ignore[attr-defined]
+    if not 1 <= target <= trigger:
+        raise GraphError(
+            f"node {node.name}: expected 1 <= target_queue_size <= trigger_queue_size; found "
+            f"{target} and {trigger}"
+        )
+    return FixedSize(trigger, target, options.fixed_min_size)  # type: ignore[attr-defined]
