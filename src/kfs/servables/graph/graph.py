@@ -276,8 +276,9 @@ class _Stream:
             self._instance.start()
             self._take(first, "partial deserialization of first request")
             del first
-            for request in requests:
-                if self._instance.failure is not None:
+            while self._instance.failure is None:
+                request = next(requests, None)
+                if request is None:
                     break
                 self._take_next(request)
         except ServingError as error:

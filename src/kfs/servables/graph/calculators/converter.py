@@ -84,5 +84,6 @@ def _from_python(tensor: pyovms.Tensor) -> Array:
             f"python buffer size: {tensor.size}; OV tensor size: {nbytes}; mismatch",
             Code.INVALID_ARGUMENT,
         )
-    values: Array = np.frombuffer(bytes(tensor), row.numpy)
-    return values.reshape(tensor.shape)
+    # A copy: the handler may change its memory, and OpenVINO takes none that is read-only.
+    values: Array = np.ndarray(tensor.shape, row.numpy, memoryview(tensor)).copy()
+    return values

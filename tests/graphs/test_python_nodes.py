@@ -1,0 +1,428 @@
+"""Python handlers in graphs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import wait_until
+from graphs.graph_site import (
+    Talk,
+    add_graph,
+    add_models,
+    ask,
+    ends,
+    inference,
+    node,
+    request,
+    session,
+    status_of,
+    tensors,
+    time_of,
+)
+from site_of_models import Site, refusal
+from wire import Stub, infer_request
+
+from kfs._proto import grpc_predict_v2_pb2 as pb
+
+OPTIONS = """
+name: "{name}"
+input_side_packet: "PYTHON_NODE_RESOURCES:py"
+node_options: {{ [type.googleapis.com/mediapipe.PythonExecutorCalculatorOptions]: {{
+  handler_path: "{name}.py" }} }}
+"""
+
+LOOP = """
+input_stream_info { tag_index: "LOOPBACK:0" back_edge: true }
+input_stream_handler {
+  input_stream_handler: "SyncSetInputStreamHandler"
+  options { [mediapipe.SyncSetInputStreamHandlerOptions.ext] { sync_set { tag_index: "LOOPBACK:0" } } }
+}
+"""  # noqa: E501
+
+INCREMENT = """
+    import numpy as np
+    from pyovms import Tensor
+
+    class OvmsPythonModel:
+        def initialize(self, kwargs):
+            self.output = kwargs["output_names"][0]
+
+        def execute(self, inputs):
+            data = np.array(inputs[0])
+            if data.dtype != np.float32:
+                raise TypeError("only FP32")
+            return [Tensor(self.output, data + 1)]
+"""
+
+GENERATE = """
+    import numpy as np
+    from pyovms import Tensor
+
+    class OvmsPythonModel:
+        def initialize(self, kwargs):
+            self.outputs = [name for name in kwargs["output_names"] if name != "loopback"]
+
+        def execute(self, inputs):
+            for step in range(3):
+                yield [
+                    Tensor(self.outputs[position], np.array(tensor) + np.float32(step + 1))
+                    for position, tensor in enumerate(inputs)
+                ]
+"""
+
+FOREVER = """
+    import numpy as np
+    from pathlib import Path
+    from pyovms import Tensor
+
+    class OvmsPythonModel:
+        def initialize(self, kwargs):
+            self.folder = Path(kwargs["base_path"])
+
+        def execute(self, inputs):
+            try:
+                while True:
+                    yield [Tensor("out", np.array(inputs[0]))]
+            finally:
+                (self.folder / "ended").touch()
+"""
+
+NOTES = """
+    import json
+    from pathlib import Path
+
+    from beside import double
+    from pyovms import Tensor
+
+    class OvmsPythonModel:
+        def initialize(self, kwargs):
+            self.folder = Path(kwargs["base_path"])
+            (self.folder / "kwargs.json").write_text(json.dumps(kwargs))
+
+        def execute(self, inputs):
+            names = "".join(tensor.name for tensor in inputs)
+            return [Tensor("out", double(names).encode())]
+
+        def finalize(self):
+            (self.folder / "finalized").touch()
+            raise RuntimeError("this is only logged")
+"""
+
+RETURNS = """
+    import numpy as np
+    from pyovms import Tensor
+
+    class Many(list):
+        pass
+
+    class OvmsPythonModel:
+        def execute(self, inputs):
+            what = bytes(inputs[0])[4:].decode()
+            return {
+                "nothing": None,
+                "tuple": (Tensor("out", b"x"),),
+                "array": [np.zeros(1)],
+                "stranger": [Tensor("stranger", b"x")],
+                "twice": [Tensor("out", b"x"), Tensor("out", b"y")],
+                "empty": [],
+                "subclass": Many([Tensor("out", b"x")]),
+                "own": [Tensor("out", np.zeros(6, np.uint8), shape=[2, 3], datatype="mine")],
+                "int64": [Tensor("out", np.arange(3))],
+                "string": [Tensor("out", np.array("nine char"))],
+            }[what]
+"""
+
+EXIT = """
+    class OvmsPythonModel:
+        def execute(self, inputs):
+            raise SystemExit(3)
+"""
+
+
+def python(name: str, inputs: list[str], outputs: list[str], more: str = "") -> str:
+    return node("PythonExecutorCalculator", inputs, outputs, OPTIONS.format(name=name) + more)
+
+
+def one(name: str) -> str:
+    """A graph from in to out with a single handler."""
+    return ends(["OVMS_PY_TENSOR:in"], ["OVMS_PY_TENSOR:out"]) + python(
+        name, ["IN:in"], ["OUT:out"]
+    )
+
+
+def looped(name: str) -> str:
+    inputs, outputs = ["OVMS_PY_TENSOR:in"], ["OVMS_PY_TENSOR:out"]
+    return ends(inputs, outputs) + python(
+        name, ["IN:in", "LOOPBACK:loopback"], ["OUT:out", "LOOPBACK:loopback"], LOOP
+    )
+
+
+def around_a_model() -> str:
+    names = "tag_to_output_tensor_names { key: 'OVMS_PY_TENSOR' value: 'middle' }"
+    options = (
+        "node_options: { [type.googleapis.com/mediapipe.PyTensorOvTensorConverterCalculatorOptions]"
+        f": {{ {names} }} }}"
+    )
+    converter = "PyTensorOvTensorConverterCalculator"
+    return (
+        ends(["OVMS_PY_TENSOR:in"], ["OVMS_PY_TENSOR:out"])
+        + session("dummy")
+        + python("before", ["A:in"], ["B:prepared"])
+        + node(converter, ["OVMS_PY_TENSOR:prepared"], ["OVTENSOR:x"])
+        + inference("dummy", {"B": "x"}, {"A": "y"}, B="b", A="a")
+        + node(converter, ["OVTENSOR:y"], ["OVMS_PY_TENSOR:z"], options)
+        + python("after", ["A:z"], ["B:out"])
+    )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    site = Site(tmp_path_factory.mktemp("python"))
+    add_models(site)
+    add_graph(site, "increment", one("increment"), increment=INCREMENT)
+    add_graph(site, "around", around_a_model(), before=INCREMENT, after=INCREMENT)
+    add_graph(site, "returns", one("returns"), returns=RETURNS)
+    add_graph(site, "exit", one("exit"), exit=EXIT)
+    inputs, outputs = ["OVMS_PY_TENSOR:b", "OVMS_PY_TENSOR_A:a"], ["OVMS_PY_TENSOR:out"]
+    notes = python("notes", ["Z:b", "A:a"], ["OUT:out"])
+    beside = "    def double(text):\n        return text + text"
+    add_graph(site, "notes", ends(inputs, outputs) + notes, notes=NOTES, beside=beside)
+    add_graph(site, "generate", looped("generate"), generate=GENERATE)
+    add_graph(site, "returns_in_a_loop", looped("increment"), increment=INCREMENT)
+    add_graph(site, "forever", looped("forever"), forever=FOREVER)
+    add_graph(site, "no_loop", one("generate"), generate=GENERATE)
+    two = python("generate", ["A:in1", "B:in2", "LOOPBACK:loopback"],
+                 ["A:out1", "B:out2", "LOOPBACK:loopback"], LOOP)  # fmt: skip
+    both = ends(
+        ["OVMS_PY_TENSOR:in1", "OVMS_PY_TENSOR2:in2"],
+        ["OVMS_PY_TENSOR:out1", "OVMS_PY_TENSOR2:out2"],
+    )
+    add_graph(site, "generate_two", both + two, generate=GENERATE)
+    site.start()
+    yield site
+    site.stop()
+
+
+@pytest.fixture(scope="module")
+def stub(site: Site) -> Stub:
+    assert site.channel is not None
+    return Stub(site.channel)
+
+
+def test_a_handler(stub: Stub) -> None:
+    values = [[1.0, 20, 3, 1, 20, 3, 1, 20, 3, -5]]
+    assert ask(stub, request("increment", **{"in": values}))["out"] == [
+        2, 21, 4, 2, 21, 4, 2, 21, 4, -4,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [[], [1, 32, 32, 0, 1], [2, 3]])
+def test_shapes(stub: Stub, shape: list[int]) -> None:
+    raw = np.full(shape, 6, np.float32).tobytes()
+    response = stub.ModelInfer(infer_request("increment", "in", shape=shape, raw=raw), timeout=30)
+    assert list(response.outputs[0].shape) == shape
+    assert response.raw_output_contents[0] == np.full(shape, 7, np.float32).tobytes()
+
+
+def test_a_handler_that_raises_is_used_again(stub: Stub, caplog: pytest.LogCaptureFixture) -> None:
+    ints = request("increment", datatype="INT32", **{"in": np.zeros(3, np.int32)})
+    code, details = refusal(lambda: stub.ModelInfer(ints, timeout=30))
+    assert code == "INVALID_ARGUMENT"
+    assert details == (
+        "Mediapipe execution failed. MP status - INTERNAL: CalculatorGraph::Run() failed: \n"
+        'Calculator::Process() for node "increment" failed: Error occurred during graph execution'
+    )
+    assert "only FP32" in caplog.text
+    assert ask(stub, request("increment", **{"in": [1.0]})) == {"out": [2.0]}
+
+
+def test_a_handler_cannot_end_the_server(stub: Stub) -> None:
+    code, _ = refusal(lambda: ask(stub, request("exit", **{"in": [1.0]})))
+    assert code == "INVALID_ARGUMENT"
+
+
+def test_handlers_around_a_model(stub: Stub) -> None:
+    assert ask(stub, request("around", **{"in": [[1.0] * 10]})) == {"out": [4.0] * 10}
+
+
+def test_what_a_handler_is_told_and_given(site: Site, stub: Stub) -> None:
+    told = json.loads((site.root / "notes" / "kwargs.json").read_text())
+    assert told == {
+        "node_name": "notes",
+        "input_names": ["b", "a"],
+        "output_names": ["out"],
+        "base_path": str(site.root / "notes"),
+    }
+    response = stub.ModelInfer(request("notes", b=[1.0], a=[2.0]), timeout=30)
+    assert response.raw_output_contents[0] == b"abab"  # by tag, not as in the file
+    assert (response.outputs[0].datatype, list(response.outputs[0].shape)) == ("UINT8", [4])
+
+
+def returned(stub: Stub, what: str) -> pb.ModelInferResponse:
+    message = infer_request("returns", "in", "BYTES", [1], bytes_contents=[what.encode()])
+    return stub.ModelInfer(message, timeout=30)
+
+
+@pytest.mark.parametrize("what", ["nothing", "tuple", "array", "stranger", "unknown"])
+def test_what_a_handler_must_not_return(stub: Stub, what: str) -> None:
+    code, details = refusal(lambda: returned(stub, what))
+    assert code == "INVALID_ARGUMENT"
+    assert details.endswith("Error occurred during graph execution")
+
+
+def test_two_tensors_of_one_name(stub: Stub) -> None:
+    code, details = refusal(lambda: returned(stub, "twice"))
+    assert code == "INVALID_ARGUMENT"
+    assert "Packet timestamp mismatch" in details
+
+
+def test_what_a_handler_may_return(stub: Stub) -> None:
+    assert returned(stub, "subclass").raw_output_contents[0] == b"x"
+    own = returned(stub, "own").outputs[0]
+    assert (own.datatype, list(own.shape)) == ("mine", [2, 3])
+    int64 = returned(stub, "int64")
+    assert (int64.outputs[0].datatype, len(int64.raw_output_contents[0])) == ("INT64", 24)
+    assert returned(stub, "string").outputs[0].datatype == "9w"
+    code, details = refusal(lambda: returned(stub, "empty"))
+    assert (code, "Unknown error during mediapipe execution" in details) == (
+        "INVALID_ARGUMENT", True,
+    )  # fmt: skip
+
+
+def test_a_generator_answers_until_it_ends_also_after_half_close(stub: Stub) -> None:
+    talk = Talk(stub)
+    talk.say(request("generate", at=64, **{"in": [3.5]}))
+    answers = [answer.infer_response for answer in talk.rest()]
+    assert [tensors(answer)["out"] for answer in answers] == [[4.5], [5.5], [6.5]]
+    assert [time_of(answer) for answer in answers] == [64, 65, 66]
+    assert all(not answer.id for answer in answers)
+
+
+def test_a_generator_is_run_for_each_request_of_a_stream(stub: Stub) -> None:
+    talk = Talk(stub)
+    found = []
+    for value in (1.0, 10.0):
+        talk.say(request("generate", **{"in": [value]}))
+        found += [talk.hear_values()["out"] for _ in range(3)]
+    assert found == [[2.0], [3.0], [4.0], [11.0], [12.0], [13.0]]
+    assert talk.rest() == []
+
+
+def test_a_generator_with_two_inputs(stub: Stub) -> None:
+    talk = Talk(stub)
+    talk.say(request("generate_two", in1=[3.5], in2=[13.5]))
+    answers = [tensors(answer.infer_response) for answer in talk.rest()]
+    assert answers == [
+        {"out1": [4.5]}, {"out2": [14.5]}, {"out1": [5.5]}, {"out2": [15.5]},
+        {"out1": [6.5]}, {"out2": [16.5]},
+    ]  # fmt: skip
+
+
+def test_inputs_that_come_in_different_requests_at_one_time(stub: Stub) -> None:
+    talk = Talk(stub)
+    talk.say(request("generate_two", at=64, in1=[3.5]))
+    talk.say(request("generate_two", at=64, in2=[7.2]))
+    times = [time_of(answer.infer_response) for answer in talk.rest()]
+    assert times == [64, 64, 65, 65, 66, 66]
+
+
+def test_data_that_comes_too_early_for_a_generator_ends_the_stream(stub: Stub) -> None:
+    talk = Talk(stub)
+    talk.say(request("forever", at=10, **{"in": [1.0]}))
+    for _ in range(100):
+        talk.hear()
+    talk.say(request("forever", at=20, **{"in": [1.0]}))
+    code, details = status_of(talk.answers)
+    assert code == "INVALID_ARGUMENT"
+    assert "RESOURCE_EXHAUSTED: CalculatorGraph::Run() failed:" in details
+    assert "Node is already processing data. Create new stream for another request." in details
+
+
+def test_a_client_that_leaves_ends_a_generator(site: Site, stub: Stub) -> None:
+    ended = site.root / "forever" / "ended"
+    ended.unlink(missing_ok=True)
+    talk = Talk(stub)
+    talk.say(request("forever", **{"in": [1.0]}))
+    talk.hear()
+    assert not ended.exists()
+    talk.cancel()
+    wait_until(ended.exists)
+
+
+def test_a_generator_without_a_loop_is_an_error(stub: Stub) -> None:
+    talk = Talk(stub)
+    talk.say(request("no_loop", **{"in": [1.0]}))
+    code, details = status_of(talk.answers)
+    assert code == "INVALID_ARGUMENT"
+    assert "Execute yielded, but LOOPBACK is not defined in the node" in details
+
+
+def test_a_unary_call_gets_the_first_value(stub: Stub) -> None:
+    assert ask(stub, request("generate", **{"in": [1.0]})) == {"out": [2.0]}
+    assert ask(stub, request("forever", **{"in": [1.0]})) == {"out": [1.0]}
+
+
+def test_a_handler_in_a_loop_may_return(stub: Stub) -> None:
+    assert ask(stub, request("returns_in_a_loop", **{"in": [1.0]})) == {"out": [2.0]}
+
+
+BROKEN = {
+    "missing": (None, "no such file"),
+    "syntax": ("def", "SyntaxError"),
+    "no_class": ("x = 1", "expected a class OvmsPythonModel; there is none"),
+    "no_execute": ("class OvmsPythonModel:\n        pass", "expected a method execute"),
+    "raises": (
+        "class OvmsPythonModel:\n        def execute(self, inputs):\n            pass\n"
+        "        def initialize(self, kwargs):\n            raise ValueError('no weights')",
+        "ValueError: no weights",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_handlers_that_cannot_be_loaded(tmp_path: Path, name: str) -> None:
+    text, reason = BROKEN[name]
+    site = Site(tmp_path)
+    files = {} if text is None else {name: "    " + text}
+    add_graph(site, name, one(name), **files)
+    stub = site.start()
+    try:
+        ready = stub.ModelReady(pb.ModelReadyRequest(name=name), timeout=30)
+        assert not ready.ready
+        assert site.server is not None
+        error = site.server.catalog.entry(name).error
+        assert error is not None
+        assert reason in error
+        assert f"node {name}" in error
+        code, details = refusal(lambda: ask(stub, request(name, **{"in": [1.0]})))
+        assert (code, details) == ("UNAVAILABLE", f"Mediapipe is not loaded yet - {name}")
+    finally:
+        site.stop()
+
+
+def test_a_handler_is_finalized_when_its_graph_goes(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    beside = "    def double(text):\n        return text"
+    folder = add_graph(site, "notes", one("notes"), notes=NOTES, beside=beside)
+    stub = site.start()
+    try:
+        talk = Talk(stub)
+        talk.say(request("notes", **{"in": [1.0]}))
+        talk.hear()
+        del site.graphs["notes"]
+        site.write()
+        site.poll()
+        assert not (folder / "finalized").exists()  # the stream still uses it
+        code, details = refusal(lambda: ask(stub, request("notes", **{"in": [1.0]})))
+        assert (code, details) == ("NOT_FOUND", "Mediapipe is retired - notes")
+        talk.say(request("notes", **{"in": [1.0]}))
+        talk.hear()
+        talk.close()
+        assert status_of(talk.answers) == ("OK", "")
+        assert (folder / "finalized").exists()
+    finally:
+        site.stop()
