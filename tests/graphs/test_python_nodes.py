@@ -194,6 +194,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     add_graph(site, "generate", looped("generate"), generate=GENERATE)
     add_graph(site, "returns_in_a_loop", looped("increment"), increment=INCREMENT)
     add_graph(site, "forever", looped("forever"), forever=FOREVER)
+    add_graph(site, "left", looped("forever"), forever=FOREVER)
     add_graph(site, "no_loop", one("generate"), generate=GENERATE)
     two = python("generate", ["A:in1", "B:in2", "LOOPBACK:loopback"],
                  ["A:out1", "B:out2", "LOOPBACK:loopback"], LOOP)  # fmt: skip
@@ -343,10 +344,9 @@ def test_data_that_comes_too_early_for_a_generator_ends_the_stream(stub: Stub) -
 
 
 def test_a_client_that_leaves_ends_a_generator(site: Site, stub: Stub) -> None:
-    ended = site.root / "forever" / "ended"
-    ended.unlink(missing_ok=True)
+    ended = site.root / "left" / "ended"
     talk = Talk(stub)
-    talk.say(request("forever", **{"in": [1.0]}))
+    talk.say(request("left", **{"in": [1.0]}))
     talk.hear()
     assert not ended.exists()
     talk.cancel()
