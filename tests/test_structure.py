@@ -18,7 +18,7 @@ FLOORS = {
 
 DOORS = {
     "openvino": ("servables/model/",),
-    "cv2": ("tensors/images.py",),
+    "cv2": ("tensors/images.py", "tensors/transform.py"),
     "grpc": ("server/", "cli/client.py", "cli/models.py"),
     "pydantic": ("repository/config.py",),
     "pydantic_core": ("repository/config.py",),

@@ -1,4 +1,4 @@
-"""Encoded images to tensors. The only importer of OpenCV.
+"""Encoded images to tensors.
 
 What an encoded image becomes follows OpenVINO Model Server: decoded as it is (colour stays BGR,
 grey stays one channel, alpha a fourth one, 16-bit files stay 16-bit, EXIF orientation is not
