@@ -95,8 +95,10 @@ def _options() -> dict[str, Any]:
     return {
         "connection_timeout": CONNECT_TIMEOUT_S,
         "read_timeout": READ_TIMEOUT_S,
-        "retry_total": 1,
-        "initial_backoff": 1,
+        "retry_total": 1,  # after a second, more or less
+        "initial_backoff": 0,
+        "increment_base": 1,
+        "random_jitter_range": 1,
         # The proxies of the environment are left aside unless this is set, as in OVMS.
         "use_env_settings": "AZURE_STORAGE_USE_HTTP_PROXY" in os.environ,
     }
