@@ -26,12 +26,12 @@ from kfs.settings import MAX_MESSAGE_NBYTES, MAX_PIXELS_VARIABLE
 from kfs.signature import Dim, TensorSpec, expand_layout, format_shape
 from kfs.tensors.arrays import Array
 
-#: The most pixels one image may have, unless the environment says otherwise. A few kilobytes can
-#: announce gigabytes of them. OpenCV compares the header of every format with this before it
-#: allocates; it reads it when loaded, and would end the process over what is no number.
-MAX_PIXELS = 1 << 27
+# The most pixels one image may have, unless the environment says otherwise. A few kilobytes can
+# announce gigabytes of them. OpenCV compares the header of every format with this before it
+# allocates; it reads it when loaded, and would end the process over what is no number.
+_DEFAULT_MAX_PIXELS = 1 << 27
 if not os.environ.get(MAX_PIXELS_VARIABLE, "").isdecimal():
-    os.environ[MAX_PIXELS_VARIABLE] = str(MAX_PIXELS)
+    os.environ[MAX_PIXELS_VARIABLE] = str(_DEFAULT_MAX_PIXELS)
 
 import cv2  # noqa: E402
 
@@ -49,6 +49,11 @@ _RESIZED_FIRST = frozenset({"INT8", "INT32", "FP16"})
 
 # Fewer encoded bytes than this in a batch are decoded sooner than threads are woken.
 _MIN_PARALLEL_NBYTES = 64 * 1024
+
+
+def max_pixels() -> int:
+    """The most pixels one image may have."""
+    return int(os.environ[MAX_PIXELS_VARIABLE])
 
 
 def accepts_images(spec: TensorSpec) -> bool:
@@ -201,7 +206,8 @@ class _Work:
         if image is None:
             raise _fault(
                 errors.UNDECODABLE_IMAGE,
-                f"Expected: a JPEG, PNG or other image; Actual: image {index} cannot be decoded",
+                f"Expected: an image, of at most {max_pixels()} pixels; Actual: image {index} "
+                "cannot be decoded",
                 self._spec,
             )
         return image
