@@ -89,19 +89,18 @@ def process(
         {"config": {"name": n, "base_path": str(repository / n), "nireq": 2}} for n in served
     ]
     (folder / "config.json").write_text(json.dumps({"model_config_list": configs}))
-    limits = [
-        "--grpc_max_threads",
-        str(N_THREADS),
-        "--max_streams",
-        str(N_STREAMS),
-        "--max_image_pixels",
-        "100000000",
-    ]
-    address = ["--port", "0", "--grpc_bind_address", "127.0.0.1"]
+    flags = {
+        "config_path": folder / "config.json",
+        "port": 0,
+        "grpc_bind_address": "127.0.0.1",
+        "grpc_max_threads": N_THREADS,
+        "max_streams": N_STREAMS,
+        "max_image_pixels": 100_000_000,
+    }
     log = folder / "log"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [*KFS_FAST, "serve", "--config_path", str(folder / "config.json"), *address, *limits],
+            [*KFS_FAST, "serve", *(f"--{name}={value}" for name, value in flags.items())],
             stdout=file,
             stderr=file,
         )

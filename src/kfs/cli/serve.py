@@ -158,7 +158,7 @@ def _parse_workers(context: click.Context, option: click.Parameter, count: int) 
               help="A library with operations of your own, for OpenVINO.")  # fmt: skip
 @model_options
 @click.option("--max_image_pixels", metavar="N", type=click.IntRange(1, 1 << 40),
-              default=1 << 27, show_default=True, envvar=MAX_PIXELS_VARIABLE,
+              default=1 << 27, show_default=True, envvar=MAX_PIXELS_VARIABLE, show_envvar=True,
               help="Pixels of an encoded image; larger ones are refused.")  # fmt: skip
 @click.option("--grpc_certificate_path", "certificate_path", metavar="FILE",
               type=click.Path(dir_okay=False, path_type=Path),
