@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from kfs.cli import cli
 from kfs.cli.console import print_table
 from kfs.cli.serve import NOT_YET, REFUSED, VALUELESS
 from kfs.digits import images
+from kfs.settings import ServerSettings
 
 COMMAND = [sys.executable, "-c", "from kfs.cli import main; main()"]
 
@@ -283,3 +285,25 @@ def test_no_flag_is_ignored_in_silence(flag: str) -> None:
         result = CliRunner().invoke(cli, ["serve", spelling, *value])
         assert result.exit_code != 0
         assert f"Error: --{flag}: " in result.output
+
+
+def test_limits_on_clients_reach_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[ServerSettings] = []
+    monkeypatch.setattr("kfs.cli.app.run", lambda settings: asked.append(settings) or 0)
+    monkeypatch.setenv("OPENCV_IO_MAX_IMAGE_PIXELS", "1000")
+    limits = ["--max_waiting_calls", "5", "--max_streams", "6", "--grpc_max_threads", "7"]
+    assert CliRunner().invoke(cli, ["serve", *limits]).exit_code == 0
+    (settings,) = asked
+    assert settings.models[0].max_waiting_calls == settings.defaults.max_waiting_calls == 5
+    assert (settings.max_streams, settings.grpc_max_threads) == (6, 7)
+    assert os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] == "1000"
+    CliRunner().invoke(cli, ["serve", "--max_image_pixels", "2000"])
+    assert os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] == "2000"
+
+
+def test_a_limit_of_pixels_that_is_no_number_is_refused() -> None:
+    """OpenCV would end the process over it."""
+    junk = {"OPENCV_IO_MAX_IMAGE_PIXELS": "junk"}
+    result = CliRunner().invoke(cli, ["serve"], env=junk)
+    assert result.exit_code
+    assert "Invalid value for '--max_image_pixels': 'junk'" in result.output

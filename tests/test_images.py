@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
+import os
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +23,7 @@ from kfs import errors
 from kfs.datatypes import DATATYPES
 from kfs.errors import ServingError
 from kfs.signature import ANY, Dim, TensorSpec, fixed
-from kfs.tensors.images import MAX_PIXELS, accepts_images, decode_images
+from kfs.tensors.images import accepts_images, decode_images, max_pixels
 
 RANDOM = np.random.default_rng(7)
 
@@ -313,8 +316,35 @@ def one_bit_png(side: int) -> bytes:
 def test_an_image_of_too_many_pixels_is_refused() -> None:
     wanted = spec(shape=(ANY, ANY, ANY, 1))
     assert decode_images([one_bit_png(1000)], wanted).shape == (1, 1000, 1000, 1)
-    error = fault([one_bit_png(math.isqrt(MAX_PIXELS) + 1)], wanted)
+    error = fault([one_bit_png(math.isqrt(max_pixels()) + 1)], wanted)
     assert error.status is errors.UNDECODABLE_IMAGE
+    assert "of at most 134217728 pixels" in error.details
+
+
+def test_images_become_no_more_than_the_largest_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kfs.tensors.images.MAX_MESSAGE_NBYTES", 2 * 8 * 6 * 3)
+    assert decode_images([encode(picture())] * 2, spec()).nbytes == 288
+    error = fault([encode(picture())] * 3, spec())
+    assert error.status is errors.UNDECODABLE_IMAGE
+    assert "Expected: images of at most 288 bytes in all, decoded to U8; Actual: 432" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("limit", "found"), [("63", "63 False"), ("64", "64 True"), ("junk", "134217728 True")]
+)
+def test_the_environment_limits_the_pixels_of_an_image(limit: str, found: str) -> None:
+    """OpenCV reads it when it is imported, and would end the process over junk."""
+    code = """if True:
+        import numpy, kfs.tensors.images as images
+        png = images.cv2.imencode(".png", numpy.zeros((8, 8), "u1"))[1]
+        print(images.max_pixels(), images._decode(png) is not None)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "OPENCV_IO_MAX_IMAGE_PIXELS": limit},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == found
 
 
 @pytest.mark.parametrize(

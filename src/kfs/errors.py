@@ -132,6 +132,7 @@ SERIALIZATION_ERROR = Status(Code.INTERNAL, "Internal serialization error")
 
 DEADLINE_EXCEEDED = Status(Code.DEADLINE_EXCEEDED, "Deadline exceeded")
 CANCELLED = Status(Code.CANCELLED, "Call cancelled by the client")
+TOO_MANY_WAITING = Status(Code.RESOURCE_EXHAUSTED, "Too many calls are waiting")
 TOO_MANY_STREAMS = Status(Code.RESOURCE_EXHAUSTED, "Too many streams")
 SHUTTING_DOWN = Status(Code.UNAVAILABLE, "Server is shutting down")
 

@@ -11,6 +11,9 @@ from kfs.options import Batch, Conversion, Layout, Shape, VersionPolicy
 #: The largest message taken or sent, in bytes.
 MAX_MESSAGE_NBYTES = 1 << 30
 
+#: Where OpenCV reads, when it is imported, how many pixels an image may have.
+MAX_PIXELS_VARIABLE = "OPENCV_IO_MAX_IMAGE_PIXELS"
+
 PluginValue = str | bool | int | float
 
 
@@ -25,6 +28,7 @@ class ModelSettings:
         base_path: a folder with version folders (`1/`, `2/`, ...), or one model file; or the
             address of such a folder in a cloud.
         nireq: infer requests, so inferences at a time; 0 lets the device choose.
+        max_waiting_calls: calls that wait for one of them at a time; more are refused.
         plugin_config: OpenVINO properties for compilation.
         target_device: an OpenVINO device name.
         cache_dir: folder for compiled models, None for no cache.
@@ -42,6 +46,7 @@ class ModelSettings:
     name: str
     base_path: Path | str
     nireq: int = 0
+    max_waiting_calls: int = 1000
     plugin_config: Mapping[str, PluginValue] = field(default_factory=dict)
     target_device: str = "CPU"
     cache_dir: Path | None = None

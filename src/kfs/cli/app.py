@@ -101,6 +101,7 @@ class Server:
         self._health.enter_shutdown()
         self.repository.stop()
         self._grpc.stop(self.settings.drain_s if grace_s is None else grace_s).wait()
+        self.repository.close()
 
     def __enter__(self) -> Server:
         self.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import click
 from kfs.cli.console import print_table
 
 if TYPE_CHECKING:
+    from kfs.repository.storage import Storage
     from kfs.settings import ModelSettings
     from kfs.signature import TensorSpec
 
@@ -62,10 +64,21 @@ def _try(settings: ModelSettings) -> Iterator[_Finding]:
     """Load the versions that the policy chooses, one after the other."""
     from kfs.errors import ModelLoadError
     from kfs.repository.storage import open_storage
-    from kfs.servables.model import Model
 
     try:
         storage = open_storage(str(settings.base_path))
+    except ModelLoadError as error:
+        yield _Finding(settings.name, "", error=str(error))
+        return
+    with closing(storage):
+        yield from _try_versions(settings, storage)
+
+
+def _try_versions(settings: ModelSettings, storage: Storage) -> Iterator[_Finding]:
+    from kfs.errors import ModelLoadError
+    from kfs.servables.model import Model
+
+    try:
         there = storage.find_versions()
     except ModelLoadError as error:
         yield _Finding(settings.name, "", error=str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from kfs.cli.console import LOG_LEVELS, set_up_logging
 from kfs.cli.model_options import OF_ONE_MODEL, check_together, model_options
 from kfs.digits import MODEL_NAME, MODEL_PATH, images
 from kfs.repository.folders import find_graph, resolve_path
-from kfs.settings import GraphSettings, ModelSettings, ServerSettings
+from kfs.settings import MAX_PIXELS_VARIABLE, GraphSettings, ModelSettings, ServerSettings
 
 #: Flags that are understood and will be served; until then they are refused.
 NOT_YET = {
@@ -85,8 +86,8 @@ def _refused_flags(command: _Command) -> _Command:
 _SECTIONS = {
     "Model": ("model_name", "model_path", "config_path", "version_policy", "poll_wait_s"),
     "Options of a model": ("shapes", "batch", "layouts", "mean", "scale", "color_format",
-                           "precision", "nireq", "target_device", "plugin_config", "cache_dir",
-                           "cpu_extension"),
+                           "precision", "nireq", "max_waiting_calls", "max_image_pixels",
+                           "target_device", "plugin_config", "cache_dir", "cpu_extension"),
     "gRPC": ("port", "grpc_bind_address", "grpc_workers", "grpc_max_threads", "max_streams",
              "grpc_channel_arguments"),
     "TLS": ("certificate_path", "key_path", "client_ca_path"),
@@ -156,6 +157,9 @@ def _parse_workers(context: click.Context, option: click.Parameter, count: int) 
 @click.option("--cpu_extension", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
               help="A library with operations of your own, for OpenVINO.")  # fmt: skip
 @model_options
+@click.option("--max_image_pixels", metavar="N", type=click.IntRange(1, 1 << 40),
+              default=1 << 27, show_default=True, envvar=MAX_PIXELS_VARIABLE, show_envvar=True,
+              help="Pixels of an encoded image; larger ones are refused.")  # fmt: skip
 @click.option("--grpc_certificate_path", "certificate_path", metavar="FILE",
               type=click.Path(dir_okay=False, path_type=Path),
               help="TLS: the server's certificate, PEM. Read again when it changes.")  # fmt: skip
@@ -187,6 +191,7 @@ def serve(
     config_path: Path | None,
     poll_wait_s: float,
     cpu_extension: Path | None,
+    max_image_pixels: int,
     port: int,
     grpc_bind_address: tuple[str, ...],
     log_level: str,
@@ -243,6 +248,7 @@ def serve(
         max_streams=max_streams,
         grpc_channel_arguments=grpc_channel_arguments,
     )
+    os.environ[MAX_PIXELS_VARIABLE] = str(max_image_pixels)  # OpenCV looks when it is imported
     from kfs.cli.app import run  # OpenVINO takes its time to import
 
     sys.exit(run(settings))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -49,17 +50,24 @@ def find_versions(base_path: Path) -> dict[int, Path]:
         return {1: base_path}
     except OSError as error:
         raise ModelLoadError(f"cannot read the model path {base_path}: {error.strerror}") from None
-    versions: dict[int, Path] = {}
+    locations = number_versions(str(base_path), names)
+    return {number: Path(location) for number, location in locations.items()}
+
+
+def number_versions(base_path: str, names: Iterable[str]) -> dict[int, str]:
+    """Locations of the folders whose names are version numbers; others are warned of once."""
+    versions = dict[int, str]()
     for name in names:
+        location = f"{base_path}/{name}"
         if _VERSION.fullmatch(name) and int(name) <= MAX_VERSION:
-            versions[int(name)] = base_path / name
+            versions[int(name)] = location
         else:
-            _warn_once(base_path / name)
+            _warn_once(location)
     return versions
 
 
 @lru_cache(maxsize=4096)
-def _warn_once(folder: Path) -> None:
+def _warn_once(folder: str) -> None:
     """Folders are looked at again and again."""
     _log.warning("Ignored folder %s: its name is not a version number", folder)
 

@@ -54,6 +54,8 @@ class Repository:
         self._graphs = Graphs(catalog)
         self._wanted = Wanted()
         self._digest = b""
+        # Opened once for as long as a model is there, with its connections.
+        self._storages: dict[str, Storage] = {}
         self._empty: set[str] = set()
         self._told: dict[str, bool] = {}
         self._stopping = threading.Event()
@@ -97,6 +99,16 @@ class Repository:
         if self._thread is not None:
             self._thread.join()
 
+    def close(self) -> None:
+        """Unload everything, so that copies of what is in clouds are removed; after `stop`.
+
+        What a call still uses is unloaded when the call ends.
+        """
+        for entry in self._catalog.snapshot.values():
+            for version in entry.versions.values():
+                version.retire()
+        self._close_storages(kept=set())
+
     def _watch(self, interval_s: float) -> None:
         while not self._stopping.wait(interval_s):
             try:
@@ -126,6 +138,7 @@ class Repository:
     def _apply(self, wanted: Wanted) -> None:
         changes = compare(self._wanted.models, wanted.models)
         self._wanted = wanted
+        self._close_storages(kept={str(model.base_path) for model in wanted.models.values()})
         for name in [*wanted.models, *wanted.broken]:
             self._catalog.add_name(name)
         for name, settings in wanted.models.items():
@@ -149,7 +162,7 @@ class Repository:
         name = settings.name
         storage = None
         try:
-            storage = open_storage(str(settings.base_path))
+            storage = self._storage(str(settings.base_path))
             there = storage.find_versions()
         except ModelLoadError as error:
             self._set_error(name, f"model {name}: {error}")
@@ -173,6 +186,15 @@ class Repository:
             if version not in wanted and version not in failed:
                 entry.retire()
         self._tell(name)
+
+    def _storage(self, base_path: str) -> Storage:
+        if base_path not in self._storages:
+            self._storages[base_path] = open_storage(base_path)
+        return self._storages[base_path]
+
+    def _close_storages(self, *, kept: set[str]) -> None:
+        for base_path in self._storages.keys() - kept:
+            self._storages.pop(base_path).close()
 
     def _note(self, settings: ModelSettings, there: dict[int, str], failed: dict[int, str]) -> None:
         if failed:

@@ -8,6 +8,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2
 
 from kfs._proto import health_list_pb2 as list_pb
+from kfs.server.threads import on_control_threads
 
 SERVICE = "grpc.health.v1.Health"
 
@@ -44,7 +45,7 @@ class Health:
     def register(self, server: grpc.Server) -> None:
         handlers = {
             "Check": grpc.unary_unary_rpc_method_handler(
-                self._servicer.Check,
+                on_control_threads(lambda *call: self._servicer.Check(*call)),
                 request_deserializer=health_pb2.HealthCheckRequest.FromString,
                 response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
             ),
@@ -54,7 +55,7 @@ class Health:
                 response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
             ),
             "List": grpc.unary_unary_rpc_method_handler(
-                self._list,
+                on_control_threads(lambda *call: self._list(*call)),
                 request_deserializer=list_pb.HealthListRequest.FromString,
                 response_serializer=list_pb.HealthListResponse.SerializeToString,
             ),

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -23,6 +23,7 @@ from kfs.server.control import ControlHandler
 from kfs.server.health import Health
 from kfs.server.infer import InferHandler
 from kfs.server.status import abort, status_of
+from kfs.server.threads import on_control_threads
 from kfs.server.tls import TlsFiles, server_credentials
 from kfs.settings import MAX_MESSAGE_NBYTES, ServerSettings
 
@@ -41,11 +42,15 @@ def make_server(
     settings: ServerSettings, infer: InferHandler, control: ControlHandler, health: Health
 ) -> grpc.Server:
     """A server with every service registered, not yet bound to an address."""
+    n_threads = settings.grpc_max_threads or _DEFAULT_MAX_THREADS
     server = grpc.server(
-        ThreadPoolExecutor(
-            settings.grpc_max_threads or _DEFAULT_MAX_THREADS, thread_name_prefix="call"
-        ),
+        ThreadPoolExecutor(n_threads, thread_name_prefix="call"),
         options=_options(settings),
+        # What waits for a thread is bounded as well as what waits for an inference.
+        maximum_concurrent_rpcs=n_threads
+        + settings.max_streams
+        + _N_REFUSERS
+        + settings.defaults.max_waiting_calls,
     )
     handlers = {**_infer_methods(infer, settings.max_streams), **_control_methods(control)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
@@ -54,7 +59,28 @@ def make_server(
     health.register(server)
     services = (SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)
     reflection.enable_server_reflection(services, server, pool=_reflection_pool())
+    server.add_generic_rpc_handlers((_UnknownMethods(),))  # asked last
     return server
+
+
+class _UnknownMethods(grpc.GenericRpcHandler):
+    """UNIMPLEMENTED without a text for every method that is not served.
+
+    Triton's perf_analyzer goes on without ModelConfig and ModelStatistics only if that is all
+    that it is told.
+    """
+
+    def __init__(self) -> None:
+        # A stream to grpcio, whatever it is: the refusal waits for no message.
+        self._handler: Handler = grpc.stream_unary_rpc_method_handler(on_control_threads(_refuse))
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler:
+        return self._handler
+
+
+def _refuse(messages: Iterator[bytes], context: grpc.ServicerContext) -> NoReturn:
+    context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
+    raise AssertionError("unreachable")
 
 
 class ListenError(Exception):
@@ -220,7 +246,7 @@ def _unary(answer: Callable[[Any], Message], kind: type[Message]) -> Handler:
         except Exception as error:
             abort(context, error)
 
-    return grpc.unary_unary_rpc_method_handler(method)
+    return grpc.unary_unary_rpc_method_handler(on_control_threads(method))
 
 
 def _parse(data: bytes, kind: type[Message]) -> Message:

@@ -10,6 +10,7 @@ also TIFF, which builds of OpenVINO Model Server leave out, as they do OpenEXR.
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Sequence
@@ -21,13 +22,16 @@ import numpy as np
 
 from kfs import errors
 from kfs.errors import ServingError, Status
+from kfs.settings import MAX_MESSAGE_NBYTES, MAX_PIXELS_VARIABLE
 from kfs.signature import Dim, TensorSpec, expand_layout, format_shape
 from kfs.tensors.arrays import Array
 
-#: The most pixels one image may have. A few kilobytes can announce gigabytes of them. OpenCV
-#: compares the header of every format with this before it allocates, and reads it when loaded.
-MAX_PIXELS = 1 << 27
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
+# The most pixels one image may have, unless the environment says otherwise. A few kilobytes can
+# announce gigabytes of them. OpenCV compares the header of every format with this before it
+# allocates; it reads it when loaded, and would end the process over what is no number.
+_DEFAULT_MAX_PIXELS = 1 << 27
+if not os.environ.get(MAX_PIXELS_VARIABLE, "").isdecimal():
+    os.environ[MAX_PIXELS_VARIABLE] = str(_DEFAULT_MAX_PIXELS)
 
 import cv2  # noqa: E402
 
@@ -45,6 +49,11 @@ _RESIZED_FIRST = frozenset({"INT8", "INT32", "FP16"})
 
 # Fewer encoded bytes than this in a batch are decoded sooner than threads are woken.
 _MIN_PARALLEL_NBYTES = 64 * 1024
+
+
+def max_pixels() -> int:
+    """The most pixels one image may have."""
+    return int(os.environ[MAX_PIXELS_VARIABLE])
 
 
 def accepts_images(spec: TensorSpec) -> bool:
@@ -197,7 +206,8 @@ class _Work:
         if image is None:
             raise _fault(
                 errors.UNDECODABLE_IMAGE,
-                f"Expected: a JPEG, PNG or other image; Actual: image {index} cannot be decoded",
+                f"Expected: an image, of at most {max_pixels()} pixels; Actual: image {index} "
+                "cannot be decoded",
                 self._spec,
             )
         return image
@@ -232,9 +242,9 @@ class _Batch:
         )
         _check_precision(spec)
         demultiplexed = (1,) * (len(spec.shape) - 4)
-        self.array: Array = np.empty(
-            (n_images, *demultiplexed, *self._target, self._n_channels), spec.datatype.numpy
-        )
+        shape = (n_images, *demultiplexed, *self._target, self._n_channels)
+        _check_nbytes(shape, spec)
+        self.array: Array = np.empty(shape, spec.datatype.numpy)
 
     def add(self, index: int, image: Array) -> None:
         if not self._resizes and image.shape[:2] != self._resolution:
@@ -315,6 +325,18 @@ def _check_precision(spec: TensorSpec) -> None:
             errors.INVALID_PRECISION,
             f"Expected: an input of FP32, FP64, FP16, U8, U16, I8, I16 or I32 for encoded images; "
             f"Actual: {spec.datatype.label}",
+            spec,
+        )
+
+
+def _check_nbytes(shape: tuple[int, ...], spec: TensorSpec) -> None:
+    """Images may become no more than clients can send as they are: one message."""
+    nbytes = math.prod(shape) * spec.datatype.itemsize
+    if nbytes > MAX_MESSAGE_NBYTES:
+        raise _fault(
+            errors.UNDECODABLE_IMAGE,
+            f"Expected: images of at most {MAX_MESSAGE_NBYTES} bytes in all, decoded to "
+            f"{spec.datatype.label}; Actual: {nbytes}",
             spec,
         )
 

@@ -33,7 +33,10 @@ class _Program:
         n_slots = self.compiled.n_slots
         try:
             self.slots = Slots(
-                self.compiled.model, n_slots, alias=is_alias_safe(settings.target_device)
+                self.compiled.model,
+                n_slots,
+                alias=is_alias_safe(settings.target_device),
+                max_waiting=settings.max_waiting_calls,
             )
         except Exception as error:
             raise ModelLoadError(

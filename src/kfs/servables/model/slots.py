@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from functools import cache
 from queue import Empty, SimpleQueue
@@ -119,10 +120,18 @@ def _first_line(error: Exception) -> str:
 
 
 class Slots:
-    """The pool; waiting calls are served first come, first served."""
+    """The pool; waiting calls are served first come, first served.
 
-    def __init__(self, compiled: Any, count: int, *, alias: bool) -> None:
+    Args:
+        count: how many slots.
+        max_waiting: how many calls may wait for one; each of them holds a thread and its request.
+    """
+
+    def __init__(self, compiled: Any, count: int, *, alias: bool, max_waiting: int) -> None:
         self.count = count
+        self._max_waiting = max_waiting
+        self._n_waiting = 0
+        self._counting = threading.Lock()
         self._idle: SimpleQueue[Slot] = SimpleQueue()
         for _ in range(count):
             self._idle.put(Slot(compiled.create_infer_request(), alias=alias))
@@ -131,14 +140,29 @@ class Slots:
         """A slot of the call's own until the call is closed.
 
         Raises:
-            ServingError: DEADLINE_EXCEEDED or CANCELLED while waiting.
+            ServingError: RESOURCE_EXHAUSTED when too many wait; DEADLINE_EXCEEDED or CANCELLED
+                while waiting.
         """
         try:
             slot = self._idle.get_nowait()
         except Empty:
-            slot = self._wait(call)
+            slot = self._queue(call)
         call.on_close(lambda: self._idle.put(slot))
         return slot
+
+    def _queue(self, call: CallContext) -> Slot:
+        with self._counting:
+            if self._n_waiting >= self._max_waiting:
+                raise ServingError(
+                    errors.TOO_MANY_WAITING,
+                    f"Expected: at most {self._max_waiting} for one of {self.count} infer requests",
+                )
+            self._n_waiting += 1
+        try:
+            return self._wait(call)
+        finally:
+            with self._counting:
+                self._n_waiting -= 1
 
     def _wait(self, call: CallContext) -> Slot:
         while True:
