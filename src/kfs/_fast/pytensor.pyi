@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable
 
-from typing_extensions import Buffer
+from typing_extensions import Buffer, disjoint_base
 
+@disjoint_base
 class Tensor(Buffer):
     """A view of any object with a buffer; nothing is copied unless its memory has gaps.
 
