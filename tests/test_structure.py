@@ -13,13 +13,16 @@ SOURCE = Path(__file__).parents[1] / "src" / "kfs"
 FLOORS = {
     "errors": 0, "datatypes": 0, "signature": 0, "settings": 0, "options": 0, "_proto": 0,
     "digits": 0,
-    "_fast": 1, "pyovms": 2, "tensors": 2, "servables": 3, "repository": 4, "server": 5, "cli": 6,
+    "_fast": 1, "pyovms": 2, "tensors": 2, "metrics": 2, "servables": 3,
+    "repository": 4, "server": 5, "cli": 6,
 }  # fmt: skip
 
 DOORS = {
     "openvino": ("servables/model/",),
     "cv2": ("tensors/images.py", "tensors/transform.py"),
     "grpc": ("server/", "cli/client.py", "cli/models.py"),
+    "prometheus_client": ("metrics/registry.py",),
+    "waitress": ("server/side_port.py",),
     "pydantic": ("repository/config.py",),
     "pydantic_core": ("repository/config.py",),
     "azure": ("repository/storage/azure.py",),

@@ -92,7 +92,10 @@ class ServerSettings:
         defaults: what config.json leaves out of a model.
         poll_wait_s: seconds between looks for changes; 0 for never.
         cpu_extension: a library of operations that OpenVINO is to know.
+        metrics: the families of metrics to offer on the HTTP port.
         port: the gRPC port; 0 takes a free one.
+        rest_port: the HTTP port for metrics and probes; 0 takes a free one, None has no port.
+        rest_bind_address: addresses to bind it to.
         grpc_bind_address: addresses to bind, each a host name, an IPv4 or an IPv6 address.
         certificate_path: the server's certificate for TLS; None for no TLS.
         key_path: its private key.
@@ -109,7 +112,10 @@ class ServerSettings:
     defaults: ModelSettings = field(default_factory=lambda: ModelSettings("", ""))
     poll_wait_s: float = 1.0
     cpu_extension: Path | None = None
+    metrics: frozenset[str] = frozenset()
     port: int = 9000
+    rest_port: int | None = None
+    rest_bind_address: tuple[str, ...] = ("0.0.0.0",)
     grpc_bind_address: tuple[str, ...] = ("0.0.0.0",)
     certificate_path: Path | None = None
     key_path: Path | None = None

@@ -9,13 +9,15 @@ import threading
 from types import TracebackType
 
 from kfs.errors import ModelLoadError
+from kfs.metrics.registry import Metrics
 from kfs.repository.catalog import Catalog
-from kfs.repository.config import ConfigError, Wanted, read_config, wanted_of
+from kfs.repository.config import ConfigError, Wanted, read_config, read_metrics, wanted_of
 from kfs.repository.repository import Repository
 from kfs.servables.model import add_extension
 from kfs.server.control import ControlHandler
 from kfs.server.health import Health
 from kfs.server.infer import InferHandler
+from kfs.server.side_port import SidePort
 from kfs.server.tls import TlsError
 from kfs.server.transport import ListenError, listen, make_server
 from kfs.settings import ServerSettings
@@ -28,19 +30,34 @@ class StartError(Exception):
 
 
 class Server:
-    """A server and everything it needs; a context manager that starts, loads and stops."""
+    """A server and everything it needs; a context manager that starts, loads and stops.
+
+    Attributes:
+        port: of gRPC, once it is open.
+        rest_port: of HTTP, likewise; None when there is none.
+
+    Raises:
+        ConfigError: the metrics in the config file are not to be had.
+    """
 
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
         self.port = settings.port
+        self.rest_port = settings.rest_port
         self.catalog = Catalog()
+        self.metrics = Metrics(_metric_names(settings))
         self._ready = threading.Event()
+        self._stopping = threading.Event()
         self._health = Health()
         self.repository = Repository(
             self.catalog,
             self._read_wanted,
             settings.config_path,
             lambda name, serving: self._health.set_servable(name, serving=serving),
+            self.metrics,
+        )
+        self._side_port = SidePort(
+            self._is_to_get_traffic, self.metrics.expose if self.metrics.is_enabled else None
         )
         self._grpc = make_server(
             settings,
@@ -50,17 +67,23 @@ class Server:
         )
 
     def start(self) -> None:
-        """Open the port; models are not loaded yet.
+        """Open the ports; models are not loaded yet.
 
         Raises:
             StartError: an address cannot be bound.
         """
         try:
             self.port = listen(self._grpc, self.settings)
+            if self.rest_port is not None:
+                self.rest_port = self._side_port.start(
+                    self.settings.rest_bind_address, self.rest_port
+                )
         except (ListenError, TlsError) as error:
             raise StartError(str(error)) from None
         self._grpc.start()
         _log.info("Started gRPC server on port %d", self.port)
+        if self.rest_port is not None:
+            _log.info("Started HTTP server on port %d", self.rest_port)
 
     def load(self) -> None:
         """Load every model, then be ready.
@@ -98,10 +121,15 @@ class Server:
         Args:
             grace_s: seconds to wait for running calls; None takes it from the settings.
         """
+        self._stopping.set()
         self._health.enter_shutdown()
         self.repository.stop()
         self._grpc.stop(self.settings.drain_s if grace_s is None else grace_s).wait()
+        self._side_port.stop()
         self.repository.close()
+
+    def _is_to_get_traffic(self) -> bool:
+        return self._ready.is_set() and not self._stopping.is_set()
 
     def __enter__(self) -> Server:
         self.start()
@@ -121,18 +149,35 @@ class Server:
         self.stop()
 
 
+def _metric_names(settings: ServerSettings) -> frozenset[str]:
+    """The families of metrics to offer, from the command line or from the config file."""
+    if settings.config_path is None:
+        return settings.metrics
+    named = read_metrics(settings.config_path)
+    place = f"{settings.config_path}: monitoring.metrics"
+    if named and settings.metrics:
+        raise ConfigError(f"{place}: metrics are enabled on the command line as well")
+    if named and settings.rest_port is None:
+        raise ConfigError(
+            f"{place}: rest_port setting is missing, metrics are enabled on rest port"
+        )
+    return named or settings.metrics
+
+
 def run(settings: ServerSettings) -> int:
     """Serve until SIGTERM or SIGINT; the exit code: 0 after draining, 1 when it cannot start."""
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    server = Server(settings)
+    server = None
     try:
+        server = Server(settings)
         server.start()
         server.load()
     except (StartError, ModelLoadError, ConfigError) as error:
         print(f"kfs-fast: {error}", file=sys.stderr)
-        server.stop(0)
+        if server is not None:
+            server.stop(0)
         return 1
     stopping.wait()
     _log.info("Stopping: running calls get %g s to finish", settings.drain_s)

@@ -21,12 +21,24 @@ LOG_LEVELS = {
 _PLAIN = "[%(asctime)s.%(msecs)03d][%(threadName)s][%(name)s][%(levelname)s] %(message)s"
 
 
-def set_up_logging(level: str, path: Path | None = None) -> None:
-    """Log to stdout, and to a file as well when there is a path."""
+_JSON = ["asctime", "levelname", "name", "threadName", "message"]
+
+
+def set_up_logging(level: str, path: Path | None = None, *, as_json: bool = False) -> None:
+    """Log to stdout, and to a file as well when there is a path.
+
+    Args:
+        as_json: an object a line, with a key for each part of what is logged.
+    """
     logging.addLevelName(LOG_LEVELS["TRACE"], "TRACE")
-    plain = logging.Formatter(_PLAIN, "%Y-%m-%d %H:%M:%S")
+    plain: logging.Formatter = logging.Formatter(_PLAIN, "%Y-%m-%d %H:%M:%S")
+    if as_json:
+        from pythonjsonlogger.json import JsonFormatter  # takes a while, and few want it
+
+        names = {"asctime": "time", "levelname": "level", "name": "logger", "threadName": "thread"}
+        plain = JsonFormatter(_JSON, style="sequence", rename_fields=names)
     handlers: list[logging.Handler] = []
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and not as_json:
         handlers.append(RichHandler(console=Console(), show_path=False, omit_repeated_times=False))
         handlers[0].setFormatter(logging.Formatter("%(message)s"))
     else:

@@ -14,15 +14,12 @@ from click.core import ParameterSource
 from kfs.cli.console import LOG_LEVELS, set_up_logging
 from kfs.cli.model_options import OF_ONE_MODEL, check_together, model_options
 from kfs.digits import MODEL_NAME, MODEL_PATH, images
+from kfs.metrics.families import DEFAULT, check_names
 from kfs.repository.folders import find_graph, resolve_path
 from kfs.settings import MAX_PIXELS_VARIABLE, GraphSettings, ModelSettings, ServerSettings
 
 #: Flags that are understood and will be served; until then they are refused.
 NOT_YET = {
-    "rest_port": "An HTTP port for health and metrics.",
-    "rest_bind_address": "Addresses of that port.",
-    "metrics_enable": "Offer metrics.",
-    "metrics_list": "Which metrics.",
     "custom_node_resources_cleaner_interval_seconds": "Interval of cleaning in pipelines.",
 }
 
@@ -60,7 +57,7 @@ REFUSED = {
     "max_sequence_number": _NO_STATE,
 }
 VALUELESS = ("allow_credentials", "pull", "list_models", "stateful", "low_latency_transformation",
-              "verbose_response", "overwrite_models", "metrics_enable")  # fmt: skip
+              "verbose_response", "overwrite_models")  # fmt: skip
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -89,9 +86,11 @@ _SECTIONS = {
                            "precision", "nireq", "max_waiting_calls", "max_image_pixels",
                            "target_device", "plugin_config", "cache_dir", "cpu_extension"),
     "gRPC": ("port", "grpc_bind_address", "grpc_workers", "grpc_max_threads", "max_streams",
-             "grpc_channel_arguments"),
+             "grpc_channel_arguments", "drain_s"),
+    "HTTP, for probes and metrics": ("rest_port", "rest_bind_address", "metrics_enable",
+                                     "metric_names"),
     "TLS": ("certificate_path", "key_path", "client_ca_path"),
-    "Logs": ("log_level", "log_path"),
+    "Logs": ("log_level", "log_path", "log_format"),
     "Understood, but not served yet": tuple(NOT_YET),
 }  # fmt: skip
 
@@ -132,6 +131,29 @@ def _parse_addresses(context: click.Context, option: click.Parameter, text: str)
     return addresses
 
 
+def _parse_metrics(
+    context: click.Context, option: click.Parameter, text: str | None
+) -> frozenset[str] | None:
+    if text is None:
+        return None
+    try:
+        return check_names(name.strip() for name in text.split(","))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _choose_metrics(
+    enable: bool, names: frozenset[str] | None, rest_port: int | None
+) -> frozenset[str]:
+    if names is not None and not enable:
+        raise click.UsageError("--metrics_list needs --metrics_enable")
+    if not enable:
+        return frozenset()
+    if rest_port is None:
+        raise click.UsageError("rest_port setting is missing, metrics are enabled on rest port")
+    return DEFAULT if names is None else names
+
+
 def _parse_workers(context: click.Context, option: click.Parameter, count: int) -> int:
     if count != 1:
         raise click.BadParameter(f"more than one server process is not served yet; found {count}")
@@ -147,6 +169,14 @@ def _parse_workers(context: click.Context, option: click.Parameter, count: int) 
 @click.option("--grpc_bind_address", metavar="ADDRESS,...", default="0.0.0.0", show_default=True,
               callback=_parse_addresses,
               help="IPv4 or IPv6 addresses or host names to listen on.")  # fmt: skip
+@click.option("--rest_port", metavar="N", type=click.IntRange(0, 65535),
+              help="An HTTP port for /metrics, /v2/health/live and /v2/health/ready; 0 takes a "
+              "free one.")  # fmt: skip
+@click.option("--rest_bind_address", metavar="ADDRESS,...", default="0.0.0.0", show_default=True,
+              callback=_parse_addresses, help="What that port listens on.")  # fmt: skip
+@click.option("--metrics_enable", is_flag=True, help="Offer metrics for Prometheus.")
+@click.option("--metrics_list", "metric_names", metavar="NAME,...", callback=_parse_metrics,
+              help="These families of metrics instead of the usual ones.")  # fmt: skip
 @click.option("--config_path", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
               help="A JSON file that lists models and their options; watched for changes.",
               )  # fmt: skip
@@ -174,6 +204,11 @@ def _parse_workers(context: click.Context, option: click.Parameter, count: int) 
               help="What is logged.")  # fmt: skip
 @click.option("--log_path", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
               help="A file to log to as well.")  # fmt: skip
+@click.option("--log_format", type=click.Choice(["text", "json"]), default="text",
+              show_default=True, help="Lines for people, or an object a line.")  # fmt: skip
+@click.option("--drain_seconds", "drain_s", metavar="N", type=click.IntRange(0), default=30,
+              show_default=True,
+              help="What running calls get to finish when the server stops.")  # fmt: skip
 @click.option("--max_streams", metavar="N", type=click.IntRange(1), default=1000,
               show_default=True, help="Streams open at a time; more are refused.")  # fmt: skip
 @click.option("--grpc_max_threads", metavar="N", type=click.IntRange(0), default=0,
@@ -196,6 +231,12 @@ def serve(
     grpc_bind_address: tuple[str, ...],
     log_level: str,
     log_path: Path | None,
+    log_format: str,
+    rest_port: int | None,
+    rest_bind_address: tuple[str, ...],
+    metrics_enable: bool,
+    metric_names: frozenset[str] | None,
+    drain_s: int,
     certificate_path: Path | None,
     key_path: Path | None,
     client_ca_path: Path | None,
@@ -210,7 +251,7 @@ def serve(
     Options may be written with dashes or underscores.
     """
     try:
-        set_up_logging(log_level.upper(), log_path)
+        set_up_logging(log_level.upper(), log_path, as_json=log_format == "json")
     except OSError as error:
         raise click.ClickException(f"--log_path {log_path}: {error.strerror}") from None
     check_together(model_values)
@@ -218,6 +259,9 @@ def serve(
         raise click.UsageError("--grpc_certificate_path and --grpc_key_path need each other")
     if client_ca_path is not None and certificate_path is None:
         raise click.UsageError("--grpc_ca_path needs --grpc_certificate_path and --grpc_key_path")
+    metrics = _choose_metrics(metrics_enable, metric_names, rest_port)
+    if port == rest_port != 0:
+        raise click.UsageError(f"--port and --rest_port are both {port}; they have to differ")
     models: tuple[ModelSettings, ...] = ()
     graphs: tuple[GraphSettings, ...] = ()
     if config_path is None:
@@ -239,7 +283,10 @@ def serve(
         defaults=ModelSettings("", "", **model_values),
         poll_wait_s=poll_wait_s,
         cpu_extension=cpu_extension,
+        metrics=metrics,
         port=port,
+        rest_port=rest_port,
+        rest_bind_address=rest_bind_address,
         grpc_bind_address=grpc_bind_address,
         certificate_path=certificate_path,
         key_path=key_path,
@@ -247,6 +294,7 @@ def serve(
         grpc_max_threads=grpc_max_threads,
         max_streams=max_streams,
         grpc_channel_arguments=grpc_channel_arguments,
+        drain_s=drain_s,
     )
     os.environ[MAX_PIXELS_VARIABLE] = str(max_image_pixels)  # OpenCV looks when it is imported
     from kfs.cli.app import run  # OpenVINO takes its time to import

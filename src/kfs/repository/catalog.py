@@ -12,6 +12,7 @@ from types import MappingProxyType, TracebackType
 
 from kfs import errors
 from kfs.errors import ServingError, Status
+from kfs.metrics.servables import ServableMetrics
 from kfs.repository.folders import MAX_VERSION
 from kfs.servables.base import CallContext, Servable
 
@@ -56,9 +57,12 @@ def _nothing() -> None:
 class VersionEntry:
     """One version of a servable: its state, and the leases on it."""
 
-    def __init__(self, version: int, kind: Kind = MODEL) -> None:
+    def __init__(
+        self, version: int, kind: Kind = MODEL, metrics: ServableMetrics | None = None
+    ) -> None:
         self.version = version
         self.kind = kind
+        self.metrics = metrics or ServableMetrics()
         self.state = State.LOADING
         self.error: str | None = None
         self.servable: Servable | None = None
@@ -181,13 +185,19 @@ class Catalog:
         with self._write:
             self.snapshot = MappingProxyType({name: Entry(), **self.snapshot})
 
-    def begin(self, name: str, version: int, kind: Kind = MODEL) -> VersionEntry:
+    def begin(
+        self,
+        name: str,
+        version: int,
+        kind: Kind = MODEL,
+        metrics: ServableMetrics | None = None,
+    ) -> VersionEntry:
         """A new entry in state LOADING.
 
         It is to be seen at once unless the version is being served: then the old one stays until
         `publish`.
         """
-        entry = VersionEntry(version, kind)
+        entry = VersionEntry(version, kind, metrics)
         found = self.snapshot.get(name, Entry()).versions.get(version)
         if found is None or not found.is_available:
             self._put(name, entry)

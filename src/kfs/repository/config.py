@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from kfs import options
+from kfs.metrics.families import DEFAULT, check_names
 from kfs.repository.folders import CLOUD_PREFIXES, GRAPH_FILE, SUBCONFIG, find_graph, resolve_path
 from kfs.servables.pipeline.spec import LibrarySpec, PipelineSpec, parse
 from kfs.settings import GraphSettings, ModelSettings
@@ -138,13 +139,32 @@ class CustomLoaderItem(_Closed):
     config: CustomLoader
 
 
-class Metrics(_Closed):
+class MetricsConfig(_Closed):
     enable: bool = False
     metrics_list: list[str] | None = None
 
+    @field_validator("metrics_list")
+    @classmethod
+    def _check_names(cls, names: list[str] | None) -> list[str] | None:
+        check_names(names or ())
+        return names
+
+    @model_validator(mode="after")
+    def _check_enabled(self) -> MetricsConfig:
+        if self.metrics_list is not None and not self.enable:
+            raise ValueError("metrics_list needs enable: true")
+        return self
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The families that are enabled."""
+        if not self.enable:
+            return frozenset()
+        return DEFAULT if self.metrics_list is None else frozenset(self.metrics_list)
+
 
 class Monitoring(_Closed):
-    metrics: Metrics = Metrics()
+    metrics: MetricsConfig = MetricsConfig()
 
 
 class ConfigFile(_Closed):
@@ -197,6 +217,15 @@ def read_config(path: Path, defaults: ModelSettings) -> Wanted:
     """
     file = _read(path, ConfigFile)
     return _wanted(file, path, defaults)
+
+
+def read_metrics(path: Path) -> frozenset[str]:
+    """The families of metrics that a config.json enables; looked at once, at the start.
+
+    Raises:
+        ConfigError: as `read_config`.
+    """
+    return _read(path, ConfigFile).monitoring.metrics.names
 
 
 _File = TypeVar("_File", bound=_Closed)

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
+from kfs.metrics.registry import Metrics
+from kfs.metrics.servables import GraphMetrics
 from kfs.repository.catalog import GRAPH, Catalog, Entry
 from kfs.servables.graph import Graph, GraphError
 from kfs.settings import GraphSettings
@@ -30,8 +32,9 @@ class Graphs:
     them. An open stream goes on with the graph it began with.
     """
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, metrics: Metrics) -> None:
         self._catalog = catalog
+        self._metrics = metrics
         self._settings: Mapping[str, GraphSettings] = {}
         #: What each graph was made of: its settings, and what its file held.
         self._made_of: dict[str, tuple[GraphSettings, bytes]] = {}
@@ -64,9 +67,10 @@ class Graphs:
 
     def _load(self, settings: GraphSettings) -> None:
         name = settings.name
-        entry = self._catalog.begin(name, 1, GRAPH)
+        metrics = GraphMetrics(self._metrics, name)
+        entry = self._catalog.begin(name, 1, GRAPH, metrics)
         try:
-            graph = Graph.load(name, settings.path, self._catalog)
+            graph = Graph.load(name, settings.path, self._catalog, metrics)
         except GraphError as error:
             if self._catalog.set_error(name, str(error)):
                 _log.error("%s", error)

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from kfs.metrics.registry import Metrics
+from kfs.metrics.servables import RequestMetrics
 from kfs.repository.catalog import PIPELINE, Catalog, Entry, VersionEntry
 from kfs.servables.pipeline import (
     Library,
@@ -22,8 +24,9 @@ _log = logging.getLogger("kfs.repository")
 class Pipelines:
     """Keeps the pipelines of a catalog true to their specs and to the models they use."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, metrics: Metrics) -> None:
         self._catalog = catalog
+        self._metrics = metrics
         self._specs: Mapping[str, PipelineSpec] = {}
         self._libraries: dict[LibrarySpec, Library] = {}
         self._by_name: dict[str, Library] = {}
@@ -88,7 +91,8 @@ class Pipelines:
                 yield None if used is None or not used.is_available else used.servable
 
     def _load(self, spec: PipelineSpec) -> None:
-        entry = self._catalog.begin(spec.name, 1, PIPELINE)
+        metrics = RequestMetrics(self._metrics, spec.name, 1)
+        entry = self._catalog.begin(spec.name, 1, PIPELINE, metrics)
         try:
             pipeline = Pipeline.load(spec, self._catalog, self._by_name)
         except PipelineError as error:
@@ -96,6 +100,7 @@ class Pipelines:
                 _log.error("%s", error)
             self._catalog.fail(spec.name, entry, str(error))
             return
+        pipeline.metrics = metrics
         self._catalog.publish(spec.name, entry, pipeline)
         self._catalog.set_error(spec.name, None)
 

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from kfs.errors import ModelLoadError
+from kfs.metrics.registry import Metrics
+from kfs.metrics.servables import ModelMetrics
 from kfs.repository.catalog import Catalog, Entry, VersionEntry
 from kfs.repository.changes import compare
 from kfs.repository.config import ConfigError, Wanted
@@ -37,6 +39,7 @@ class Repository:
         read: reads what is wanted; raises ConfigError.
         config_path: the file that `read` reads, watched for changes; None when there is none.
         on_change: told when a servable begins or ceases to be available.
+        metrics: where everything is counted; None for nowhere.
     """
 
     def __init__(
@@ -45,13 +48,16 @@ class Repository:
         read: Callable[[], Wanted],
         config_path: Path | None,
         on_change: OnChange,
+        metrics: Metrics | None = None,
     ) -> None:
+        self._metrics = metrics or Metrics()
+        self._reload_successful = self._metrics.series("kfs_config_last_reload_successful")
         self._catalog = catalog
         self._read = read
         self._config_path = config_path
         self._on_change = on_change
-        self._pipelines = Pipelines(catalog)
-        self._graphs = Graphs(catalog)
+        self._pipelines = Pipelines(catalog, self._metrics)
+        self._graphs = Graphs(catalog, self._metrics)
         self._wanted = Wanted()
         self._digest = b""
         # Opened once for as long as a model is there, with its connections.
@@ -71,6 +77,7 @@ class Repository:
         wanted = self._read()
         self._wanted = replace(Wanted(), files=wanted.files)
         self._digest = self._digest_now()
+        self._reload_successful.set(1)
         self._apply(wanted)
 
     def poll(self) -> None:
@@ -131,7 +138,9 @@ class Repository:
                     time.sleep(_ATTEMPT_WAIT_S)
             else:
                 self.reload_error = None
+                self._reload_successful.set(1)
                 return wanted
+        self._reload_successful.set(0)
         _log.error("Nothing is changed, the new configuration is broken: %s", self.reload_error)
         return None
 
@@ -211,11 +220,12 @@ class Repository:
         self, settings: ModelSettings, version: int, storage: Storage, location: str
     ) -> str | None:
         """Load and publish one version; what went wrong, or None."""
-        entry = self._catalog.begin(settings.name, version)
+        metrics = ModelMetrics(self._metrics, settings.name, version)
+        entry = self._catalog.begin(settings.name, version, metrics=metrics)
         folder = None
         try:
             folder = storage.fetch(location)
-            servable = Model.load(settings, version, folder.path)
+            servable = Model.load(settings, version, folder.path, metrics)
         except ModelLoadError as error:
             if folder is not None:
                 folder.remove()

@@ -13,12 +13,16 @@ from kfs import errors
 from kfs._fast.response import write_error
 from kfs._fast.wire import Request
 from kfs.errors import ServingError
+from kfs.metrics.servables import ServableMetrics, infer_method
 from kfs.servables.answers import select_outputs, write_answer
 from kfs.servables.binding import bind
+from kfs.servables.request_log import log_request
 from kfs.signature import Signature
 from kfs.tensors.arrays import TensorMap
 
 _log = logging.getLogger("kfs.server")
+
+_STREAM = infer_method(stream=True)
 
 
 def _always() -> bool:
@@ -104,12 +108,14 @@ class Servable(ABC):
         name: the name clients use.
         version: a number; 1 for what has no versions.
         signature: its inputs and outputs.
+        metrics: what is counted of it.
         is_auto: requests reshape it (batch_size or shape auto), so that no pipeline can use it.
     """
 
     name: str
     version: int
     signature: Signature
+    metrics: ServableMetrics = ServableMetrics()
     is_auto: bool = False
 
     def respond(self, request: Request, call: CallContext, *, stream: bool = False) -> bytes:
@@ -118,6 +124,17 @@ class Servable(ABC):
         Raises:
             ServingError: whatever is wrong with the request or went wrong with the inference.
         """
+        begin = time.perf_counter()
+        try:
+            answer = self._answer(request, call, stream=stream)
+        except BaseException:
+            self.metrics.count(infer_method(stream=stream), failed=True)
+            raise
+        self.metrics.count(infer_method(stream=stream))
+        self.metrics.observe_request(begin)
+        return answer
+
+    def _answer(self, request: Request, call: CallContext, *, stream: bool) -> bytes:
         tensors = self.bind(request)
         # Before inference: the request is what asks for something that no message can carry.
         wanted = select_outputs(request, self.signature)
@@ -142,19 +159,30 @@ class Servable(ABC):
             sink.send(self._respond_in_band(request, new_context()))
 
     def _respond_in_band(self, request: Request | ServingError, call: CallContext) -> bytes:
+        begin = time.perf_counter()
+        id = "" if isinstance(request, ServingError) else request.id
         try:
-            if isinstance(request, ServingError):
-                raise request
-            check_same_servable(request, self)
-            with call:
-                return self.respond(request, call, stream=True)
-        except ServingError as error:
-            if error.status in (errors.CANCELLED, errors.DEADLINE_EXCEEDED):
-                raise
-            return write_error(str(error))
-        except Exception:
-            _log.exception("Unexpected error in a stream on %s", self.name)
+            answer = self._respond_or_raise(request, call)
+        except Exception as error:
+            log_request(_STREAM, begin, self.name, str(self.version), id, error)
+            return self._tell_in_band(error)
+        log_request(_STREAM, begin, self.name, str(self.version), id)
+        return answer
+
+    def _respond_or_raise(self, request: Request | ServingError, call: CallContext) -> bytes:
+        if isinstance(request, ServingError):
+            raise request
+        check_same_servable(request, self)
+        with call:
+            return self.respond(request, call, stream=True)
+
+    def _tell_in_band(self, error: Exception) -> bytes:
+        if not isinstance(error, ServingError):
+            _log.error("Unexpected error in a stream on %s", self.name, exc_info=error)
             return write_error(errors.INTERNAL_ERROR.text)
+        if error.status in (errors.CANCELLED, errors.DEADLINE_EXCEEDED):
+            raise error
+        return write_error(str(error))
 
     def bind(self, request: Request) -> TensorMap:
         """The request's inputs as tensors of this signature; see `binding.bind`."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from kfs import __version__
 from kfs._proto import grpc_predict_v2_pb2 as pb
+from kfs.errors import ServingError
 from kfs.repository.catalog import Catalog, State, VersionEntry, available_servable
 from kfs.signature import TensorSpec
 
@@ -35,11 +36,17 @@ class ControlHandler:
 
     def model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
         entry = self._catalog.find(request.name, request.version)
+        entry.metrics.count("ModelReady")
         return pb.ModelReadyResponse(ready=entry.is_available)
 
     def model_metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
         found = self._catalog.find(request.name, request.version)
-        servable = available_servable(found, request.name)
+        try:
+            servable = available_servable(found, request.name)
+        except ServingError:
+            found.metrics.count("ModelMetadata", failed=True)
+            raise
+        found.metrics.count("ModelMetadata")
         versions = self._catalog.entry(request.name).versions.values()
         available = {entry.version for entry in versions if entry.is_available}
         return pb.ModelMetadataResponse(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 
 from kfs import errors
 from kfs._fast.response import write_error
 from kfs._fast.wire import Request, read_request
 from kfs.errors import ServingError, WireError
+from kfs.metrics.servables import infer_method
 from kfs.repository.catalog import Catalog
 from kfs.servables.base import CallContext, NewContext, StreamSink
+from kfs.servables.request_log import log_request
+
+_UNARY = infer_method(stream=False)
 
 
 class InferHandler:
@@ -24,12 +29,21 @@ class InferHandler:
         Raises:
             ServingError: whatever is wrong with the request or went wrong with the inference.
         """
-        request = _read(data)
-        with (
-            self._catalog.lease(request.model_name, request.model_version, call) as servable,
-            call,
-        ):
-            return servable.respond(request, call)
+        begin = time.perf_counter()
+        name = version = id = ""
+        try:
+            request = _read(data)
+            name, version, id = request.model_name, request.model_version, request.id
+            with (
+                self._catalog.lease(name, version, call) as servable,
+                call,
+            ):
+                answer = servable.respond(request, call)
+        except BaseException as error:
+            log_request(_UNARY, begin, name, version, id, error)
+            raise
+        log_request(_UNARY, begin, name, version, id)
+        return answer
 
     def stream(self, messages: Iterable[bytes], new_context: NewContext, sink: StreamSink) -> None:
         """Serialized ModelInferRequests to serialized ModelStreamInferResponses.
@@ -47,10 +61,17 @@ class InferHandler:
             sink.send(write_error(str(first)))
         else:
             return
-        with self._catalog.lease_for_stream(
-            first.model_name, first.model_version, new_context()
-        ) as servable:
-            servable.stream(_chain(first, requests), new_context, sink)
+        begin = time.perf_counter()
+        name, version = first.model_name, first.model_version
+        try:
+            with self._catalog.lease_for_stream(name, version, new_context()) as servable:
+                requests = _chain(first, requests)
+                del first  # its payload is not held for the life of the stream
+                servable.stream(requests, new_context, sink)
+        except BaseException as error:
+            log_request("Stream", begin, name, version, error=error)
+            raise
+        log_request("Stream", begin, name, version)
 
 
 def _requests(messages: Iterable[bytes]) -> Iterator[Request | ServingError]:

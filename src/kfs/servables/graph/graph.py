@@ -12,7 +12,8 @@ from kfs import errors
 from kfs._fast.response import write_error, write_response
 from kfs._fast.wire import Request
 from kfs.datatypes import UNSUPPORTED
-from kfs.errors import ServingError
+from kfs.errors import ServingError, Status
+from kfs.metrics.servables import GraphMetrics, infer_method
 from kfs.servables.answers import check_outputs
 from kfs.servables.base import (
     CallContext,
@@ -49,12 +50,15 @@ _MAX_WORKERS = 128
 
 registry = Registry(BUILTIN)
 
+_STREAM = infer_method(stream=True)
+
 
 class Graph(Servable):
     """A graph file, with what its nodes prepared."""
 
-    def __init__(self, name: str, plan: Plan, setting: Setting) -> None:
+    def __init__(self, name: str, plan: Plan, setting: Setting, metrics: GraphMetrics) -> None:
         self.name = name
+        self.metrics: GraphMetrics = metrics
         self.version = 1
         self.plan = plan
         self._setting = setting
@@ -68,12 +72,15 @@ class Graph(Servable):
         )
 
     @classmethod
-    def load(cls, name: str, path: Path, source: ServableSource) -> Graph:
+    def load(
+        cls, name: str, path: Path, source: ServableSource, metrics: GraphMetrics | None = None
+    ) -> Graph:
         """Read, check and prepare a graph.
 
         Args:
             path: the graph file; relative paths in it begin at its folder.
             source: the servables that its nodes use, looked up at every inference.
+            metrics: where requests are counted; None for nowhere.
 
         Raises:
             GraphError: the graph cannot be served, in one readable line.
@@ -85,7 +92,7 @@ class Graph(Servable):
         try:
             registry.load_plug_ins()
             plan = make_plan(parse_graph(text), registry)
-            graph = cls(name, plan, Setting(path.parent, source))
+            graph = cls(name, plan, Setting(path.parent, source), metrics or GraphMetrics())
             graph._prepare()
         except GraphError as error:
             raise GraphError(f"graph {name}: {path}: {error}") from None
@@ -120,17 +127,32 @@ class Graph(Servable):
 
     # Unary calls.
 
-    def respond(self, request: Request, call: CallContext, *, stream: bool = False) -> bytes:
-        check_outputs(request, self._output_names)
-        sides = side_packets(request, is_queued=self.plan.spec.is_queued)
-        timestamp = Clock().timestamp(request)
+    def _answer(self, request: Request, call: CallContext, *, stream: bool) -> bytes:
+        method = infer_method(stream=stream)
+        try:
+            check_outputs(request, self._output_names)
+            sides = side_packets(request, is_queued=self.plan.spec.is_queued)
+            timestamp = Clock().timestamp(request)
+            self._check_outputs_are_produced(errors.GRAPH_ADD_OUTPUT_STREAM_ERROR)
+            packets = self._packets(request)
+        except ServingError:
+            self.metrics.rejected[method].inc()
+            raise
+        self.metrics.accepted[method].inc()
+        with self.metrics.in_process(method):
+            values, last = self._run_once(packets, timestamp, sides, call)
+            answer = self._write_answer(request, values, last, stream=stream)
+        self.metrics.responses[method].inc()
+        return answer
+
+    def _check_outputs_are_produced(self, status: Status) -> None:
         for port in self.plan.outputs:
             if port.stream < 0:
-                raise ServingError(
-                    errors.GRAPH_ADD_OUTPUT_STREAM_ERROR,
-                    f'nothing produces the output stream "{port.name}"',
-                )
-        values, last = self._run_once(request, timestamp, sides, call)
+                raise ServingError(status, f'nothing produces the output stream "{port.name}"')
+
+    def _write_answer(
+        self, request: Request, values: dict[int, Any], last: int, *, stream: bool
+    ) -> bytes:
         wanted = request.outputs or self._output_names
         if self.plan.outputs[0].type == RESPONSE:
             return write_response_message(values[0], self.name, request.id, last, stream=stream)
@@ -145,11 +167,10 @@ class Graph(Servable):
         return write_response(self.name, "1", id, outputs, parameters, stream=stream)
 
     def _run_once(
-        self, request: Request, timestamp: int, sides: Mapping[str, Any], call: CallContext
+        self, packets: dict[str, Any], timestamp: int, sides: Mapping[str, Any], call: CallContext
     ) -> tuple[dict[int, Any], int]:
         """The first packet of each output, and the time of the last of those."""
         if self.plan.is_straight:
-            packets = self._packets(request)
             streams = {self._inputs[name].stream: value for name, value in packets.items()}
             found = run_straight(
                 self.plan, self._setting, self._resources, call, sides, timestamp, streams
@@ -169,7 +190,7 @@ class Graph(Servable):
         instance = Instance(self.plan, self._setting, self._resources, call, sides, on_output, pool)
         try:
             instance.start()
-            for name, value in self._packets(request).items():
+            for name, value in packets.items():
                 self._push(instance, name, timestamp, value)
             instance.work()
         except ServingError as error:
@@ -243,14 +264,11 @@ class Graph(Servable):
         """
         first = next(requests)
         assert isinstance(first, Request)  # what named this graph
-        for port in self.plan.outputs:
-            if port.stream < 0:
-                raise ServingError(
-                    errors.INTERNAL_ERROR, f'nothing produces the output stream "{port.name}"'
-                )
+        self._check_outputs_are_produced(errors.INTERNAL_ERROR)
         with new_context() as call:
             sides = side_packets(first, is_queued=self.plan.spec.is_queued)
-            _Stream(self, call, sides, sink).serve(first, requests)
+            with self.metrics.in_process(_STREAM):
+                _Stream(self, call, sides, sink).serve(first, requests)
 
 
 class _Stream:
@@ -304,6 +322,7 @@ class _Stream:
                 if error.status is errors.MALFORMED_MESSAGE
                 else "validate subsequent requests"
             )
+            self._graph.metrics.rejected[_STREAM].inc()
             self._sink.send(write_error(f"{error}; {suffix}"))
             return
         self._take(request, "partial deserialization of subsequent requests")
@@ -318,7 +337,10 @@ class _Stream:
                 value = read_packet(request, index, self._graph._inputs[tensor.name].type)
                 self._graph._push(self._instance, tensor.name, timestamp, value)
         except ServingError as error:
+            self._graph.metrics.rejected[_STREAM].inc()
             self._sink.send(write_error(f"{error}; {suffix}"))
+        else:
+            self._graph.metrics.accepted[_STREAM].inc()
 
     def _on_output(self, position: int, timestamp: int, value: Any) -> None:
         plan, name = self._graph.plan, self._graph.name
@@ -328,3 +350,4 @@ class _Stream:
             output = write_packet(plan, position, value)
             message = self._graph._write("", [output], timestamp, stream=True)
         self._sink.send(message)
+        self._graph.metrics.responses[_STREAM].inc()

@@ -29,6 +29,7 @@ class Compiled:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     n_slots: int
+    n_streams: int
 
     @property
     def signature(self) -> Signature:
@@ -80,7 +81,15 @@ def compile_model(settings: ModelSettings, folder: Path) -> Compiled:
     n_slots = settings.nireq or max(optimal, 1)
     if n_slots > _MAX_SLOTS:
         raise ModelLoadError(f"nireq is {n_slots}; at most {_MAX_SLOTS} are allowed")
-    return Compiled(compiled, inputs, outputs, n_slots)
+    return Compiled(compiled, inputs, outputs, n_slots, _count_streams(compiled))
+
+
+def _count_streams(compiled: Any) -> int:
+    """How many inferences the device runs at once; 1 where it does not say."""
+    try:
+        return int(compiled.get_property("NUM_STREAMS"))
+    except Exception:
+        return 1
 
 
 def plugin_properties(settings: ModelSettings) -> dict[str, PluginValue]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from kfs import errors
 from kfs._fast.wire import Request
 from kfs.datatypes import DATATYPES
 from kfs.errors import ModelLoadError, ServingError
+from kfs.metrics.servables import ModelMetrics, elapsed_us
 from kfs.servables.base import CallContext, Servable
 from kfs.servables.binding import bind
 from kfs.servables.model.compile import Compiled, compile_model, is_alias_safe
@@ -26,7 +28,8 @@ _BYTES = DATATYPES["BYTES"]
 class _Program:
     """A compiled model and its slots."""
 
-    def __init__(self, settings: ModelSettings, folder: Path) -> None:
+    def __init__(self, settings: ModelSettings, folder: Path, metrics: ModelMetrics) -> None:
+        self._metrics = metrics
         self.compiled: Compiled = compile_model(settings, folder)
         if any(spec.datatype is _BYTES for spec in (*self.compiled.inputs, *self.compiled.outputs)):
             check_strings()
@@ -35,6 +38,7 @@ class _Program:
             self.slots = Slots(
                 self.compiled.model,
                 n_slots,
+                metrics,
                 alias=is_alias_safe(settings.target_device),
                 max_waiting=settings.max_waiting_calls,
             )
@@ -48,11 +52,19 @@ class _Program:
             for index, spec in enumerate(self.compiled.outputs)
             if spec.datatype.name in DATATYPES
         ]
+        metrics.slots.inc(n_slots)
+        metrics.streams.inc(self.compiled.n_streams)
+
+    def unload(self) -> None:
+        self._metrics.slots.dec(self.compiled.n_slots)
+        self._metrics.streams.dec(self.compiled.n_streams)
 
     def infer(self, tensors: TensorMap, call: CallContext) -> TensorMap:
         slot = self.slots.take(call)
         call.check()
+        begin = time.perf_counter()
         slot.infer([tensors[name] for name in self.input_names])
+        self._metrics.inference_time.observe(elapsed_us(begin))
         outputs: TensorMap = {}
         for index, spec in self.served_outputs:
             output = slot.output(index)
@@ -74,27 +86,46 @@ class Model(Servable):
     #: Whether requests change its shape; such a model cannot be part of a pipeline.
     is_auto = False
 
-    def __init__(self, settings: ModelSettings, version: int, folder: Path) -> None:
+    def __init__(
+        self, settings: ModelSettings, version: int, folder: Path, metrics: ModelMetrics
+    ) -> None:
         self.name = settings.name
         self.version = version
-        self._program = _Program(settings, folder)
+        self.metrics: ModelMetrics = metrics
+        self._program = _Program(settings, folder, metrics)
         self.signature = self._program.compiled.signature
 
     @classmethod
-    def load(cls, settings: ModelSettings, version: int, folder: Path) -> Model:
+    def load(
+        cls,
+        settings: ModelSettings,
+        version: int,
+        folder: Path,
+        metrics: ModelMetrics | None = None,
+    ) -> Model:
         """Read, compile and get ready.
+
+        Args:
+            metrics: where requests and slots are counted; None for nowhere.
 
         Raises:
             ModelLoadError: one line that says what is wrong.
         """
-        model = (AutoModel if settings.is_auto else Model)(settings, version, folder)
+        kind = AutoModel if settings.is_auto else Model
+        model = kind(settings, version, folder, metrics or ModelMetrics())
         model._log_loaded()
         return model
 
     def infer(self, tensors: TensorMap, call: CallContext) -> TensorMap:
-        return self._program.infer(tensors, call)
+        self.metrics.current.inc()
+        call.on_close(self.metrics.current.dec)
+        return self._program_for(tensors, call).infer(tensors, call)
+
+    def _program_for(self, tensors: TensorMap, call: CallContext) -> _Program:
+        return self._program
 
     def unload(self) -> None:
+        self._program.unload()
         _log.info("Unloaded model: %s; version: %d", self.name, self.version)
 
     def _log_loaded(self) -> None:
@@ -119,8 +150,10 @@ class AutoModel(Model):
 
     is_auto = True
 
-    def __init__(self, settings: ModelSettings, version: int, folder: Path) -> None:
-        super().__init__(settings, version, folder)
+    def __init__(
+        self, settings: ModelSettings, version: int, folder: Path, metrics: ModelMetrics
+    ) -> None:
+        super().__init__(settings, version, folder, metrics)
         self._settings = settings
         self._folder = folder
         self._reshaping = threading.Lock()
@@ -130,9 +163,6 @@ class AutoModel(Model):
 
     def bind(self, request: Request) -> TensorMap:
         return bind(request, self._accepted)
-
-    def infer(self, tensors: TensorMap, call: CallContext) -> TensorMap:
-        return self._program_for(tensors, call).infer(tensors, call)
 
     def _accept(self, spec: TensorSpec) -> TensorSpec:
         """What may be sent: any size where it is `auto`."""
@@ -164,10 +194,11 @@ class AutoModel(Model):
         )
         told = ", ".join(f"{name} {format_shape(shape)}" for name, shape in shapes.items())
         try:
-            program = _Program(settings, self._folder)
+            program = _Program(settings, self._folder, self.metrics)
         except ModelLoadError as error:
             raise ServingError(errors.RESHAPE_FAILED, f"Actual: {told}; {error}") from error
-        self._program = program
+        replaced, self._program = self._program, program
+        replaced.unload()
         self.signature = program.compiled.signature
         _log.info("Reshaped model %s; version: %d; to: %s", self.name, self.version, told)
 

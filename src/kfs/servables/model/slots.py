@@ -14,6 +14,7 @@ import openvino as ov
 from kfs import errors
 from kfs._fast.strings import ITEMSIZE, StringArray
 from kfs.errors import ModelLoadError, ServingError
+from kfs.metrics.servables import ModelMetrics, elapsed_us
 from kfs.servables.base import CallContext
 from kfs.tensors.arrays import Array, StringTensor, Tensor
 
@@ -125,10 +126,14 @@ class Slots:
     Args:
         count: how many slots.
         max_waiting: how many calls may wait for one; each of them holds a thread and its request.
+        metrics: told of slots in use and of calls that wait.
     """
 
-    def __init__(self, compiled: Any, count: int, *, alias: bool, max_waiting: int) -> None:
+    def __init__(
+        self, compiled: Any, count: int, metrics: ModelMetrics, *, alias: bool, max_waiting: int
+    ) -> None:
         self.count = count
+        self._metrics = metrics
         self._max_waiting = max_waiting
         self._n_waiting = 0
         self._counting = threading.Lock()
@@ -143,24 +148,34 @@ class Slots:
             ServingError: RESOURCE_EXHAUSTED when too many wait; DEADLINE_EXCEEDED or CANCELLED
                 while waiting.
         """
+        begin = time.perf_counter()
         try:
             slot = self._idle.get_nowait()
         except Empty:
             slot = self._queue(call)
-        call.on_close(lambda: self._idle.put(slot))
+        call.on_close(lambda: self._give_back(slot))
+        self._metrics.wait_time.observe(elapsed_us(begin))
+        self._metrics.active.inc()
         return slot
+
+    def _give_back(self, slot: Slot) -> None:
+        self._metrics.active.dec()
+        self._idle.put(slot)
 
     def _queue(self, call: CallContext) -> Slot:
         with self._counting:
             if self._n_waiting >= self._max_waiting:
+                self._metrics.refused.inc()
                 raise ServingError(
                     errors.TOO_MANY_WAITING,
                     f"Expected: at most {self._max_waiting} for one of {self.count} infer requests",
                 )
             self._n_waiting += 1
+        self._metrics.waiting.inc()
         try:
             return self._wait(call)
         finally:
+            self._metrics.waiting.dec()
             with self._counting:
                 self._n_waiting -= 1
 

@@ -1,0 +1,85 @@
+"""The families that are offered, and their series in Prometheus' text format."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Protocol, cast
+
+from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
+from prometheus_client.metrics import Counter, Gauge, Histogram, MetricWrapperBase
+
+from kfs.metrics.families import BUCKETS_US, FAMILIES, Family
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+# The library ends the name of every counter with _total, OpenVINO Model Server that of none.
+_COUNTER = re.compile(rb"^((?:# HELP |# TYPE )?ovms_\w+)_total\b", re.MULTILINE)
+# A series without a version has no such label there; with the library, it has an empty one, which
+# is the same to Prometheus. It is the last label, and no value holds a quote as it is.
+_NO_VERSION = b',version=""}'
+
+
+class Series(Protocol):
+    """One counter, gauge or histogram with all its labels; safe to use from any thread."""
+
+    def inc(self, amount: float = 1) -> None: ...
+
+    def dec(self, amount: float = 1) -> None: ...
+
+    def set(self, value: float) -> None: ...
+
+    def observe(self, amount: float) -> None: ...
+
+
+class _NotOffered:
+    """Stands for every series of a family that is not offered."""
+
+    def inc(self, amount: float = 1) -> None:
+        pass
+
+    def dec(self, amount: float = 1) -> None:
+        pass
+
+    def set(self, value: float) -> None:
+        pass
+
+    def observe(self, amount: float) -> None:
+        pass
+
+
+_NOT_OFFERED = _NotOffered()
+
+
+class Metrics:
+    """The metrics of one server.
+
+    Args:
+        names: the families to offer; of all others, nothing is counted.
+    """
+
+    def __init__(self, names: Collection[str] = ()) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.is_enabled = bool(names)
+        self._registry = CollectorRegistry()
+        self._families = {name: self._make(FAMILIES[name]) for name in sorted(names)}
+
+    def _make(self, family: Family) -> MetricWrapperBase:
+        if family.kind == "histogram":
+            return Histogram(
+                family.name, family.text, family.labels, registry=self._registry, buckets=BUCKETS_US
+            )
+        kind = Counter if family.kind == "counter" else Gauge
+        return kind(family.name, family.text, family.labels, registry=self._registry)
+
+    def series(self, family: str, **labels: str) -> Series:
+        """The series with these labels; made at its first mention, with the value 0."""
+        found = self._families.get(family)
+        if found is None:
+            return _NOT_OFFERED
+        return cast(Series, found.labels(**labels) if labels else found)
+
+    def expose(self) -> bytes:
+        """Every series, as `CONTENT_TYPE` says."""
+        text = _COUNTER.sub(rb"\1", generate_latest(self._registry))
+        return text.replace(_NO_VERSION, b"}")
