@@ -39,6 +39,7 @@ class Site:
         self.models: dict[str, dict[str, Any]] = {}
         self.graphs: dict[str, dict[str, Any]] = {}
         self.pipelines: list[dict[str, Any]] | None = None
+        self.monitoring: dict[str, Any] | None = None
         self.server: Server | None = None
         self.channel: grpc.Channel | None = None
 
@@ -50,6 +51,8 @@ class Site:
             document["mediapipe_config_list"] = list(self.graphs.values())
         if self.pipelines is not None:
             document["pipeline_config_list"] = self.pipelines
+        if self.monitoring is not None:
+            document["monitoring"] = self.monitoring
         path = self.root / "config.json"
         path.with_suffix(".new").write_text(json.dumps(document) if text is None else text)
         path.with_suffix(".new").rename(path)
@@ -58,12 +61,16 @@ class Site:
         plus(self.root / name / str(version), number)
         self.models[name] = {"name": name, "base_path": name, **config}
 
-    def start(self, poll_wait_s: float = 0) -> Stub:
+    def start(self, poll_wait_s: float = 0, **settings: Any) -> Stub:
         self.write()
-        settings = replace(
-            loopback(), config_path=self.root / "config.json", poll_wait_s=poll_wait_s
+        told = replace(
+            loopback(),
+            config_path=self.root / "config.json",
+            poll_wait_s=poll_wait_s,
+            rest_bind_address=("127.0.0.1",),
+            **settings,
         )
-        self.server = Server(settings)
+        self.server = Server(told)
         self.server.__enter__()
         self.channel = grpc.insecure_channel(f"127.0.0.1:{self.server.port}")
         return Stub(self.channel)

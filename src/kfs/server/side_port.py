@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from waitress.server import create_server
+from waitress.server import TcpWSGIServer, create_server
 from waitress.trigger import trigger
 from waitress.wasyncore import close_all
 
@@ -76,7 +76,11 @@ class SidePort:
                 f"cannot listen on {address} for HTTP: is the port in use, or the address not "
                 "of this machine?"
             ) from None
-        return int(self._server.effective_port)
+        # A name may stand for several addresses, each with a socket.
+        listening: list[Any] = [
+            part for part in self._sockets.values() if isinstance(part, TcpWSGIServer)
+        ]
+        return int(listening[-1].effective_port)
 
     def stop(self) -> None:
         if self._thread is not None:

@@ -1,0 +1,86 @@
+"""Logs: requests at DEBUG, for people or for machines."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from site_of_models import ONES, Site, ask, refusal
+from wire import infer_request
+
+from kfs.cli.console import set_up_logging
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path)
+    yield site
+    site.stop()
+
+
+@pytest.fixture
+def log_file(tmp_path: Path) -> Iterator[Path]:
+    """What the whole process logs, and logging as it was before, at the end."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield tmp_path / "log"
+    for handler in root.handlers:
+        handler.close()
+    root.handlers = handlers
+    root.setLevel(level)
+
+
+def lines(log_file: Path, logger: str) -> list[dict[str, object]]:
+    found = [json.loads(line) for line in log_file.read_text().splitlines()]
+    return [line for line in found if line["logger"] == logger]
+
+
+def test_requests_are_logged_with_what_became_of_them(site: Site, log_file: Path) -> None:
+    set_up_logging("DEBUG", log_file, as_json=True)
+    site.add("m", 1)
+    stub = site.start()
+    stub.ModelInfer(infer_request("m", raw=ONES.tobytes(), id="good", version="1"))
+    refusal(lambda: stub.ModelInfer(infer_request("m", shape=[2], raw=ONES.tobytes(), id="bad")))
+    refusal(lambda: ask(stub, "nobody"))
+    refusal(lambda: stub.ModelInfer(b"\xff"))
+    list(stub.stream([infer_request("m", raw=ONES.tobytes(), id="streamed")]))
+    site.stop()
+    told = [
+        (line["method"], line["servable"], line["version"], line["request_id"], line["status"])
+        for line in lines(log_file, "kfs.requests")
+    ]
+    assert told == [
+        ("ModelInfer", "m", "1", "good", "OK"),
+        ("ModelInfer", "m", "", "bad", "INVALID_ARGUMENT"),
+        ("ModelInfer", "nobody", "", "", "NOT_FOUND"),
+        ("ModelInfer", "", "", "", "INVALID_ARGUMENT"),
+        ("ModelInferStream", "m", "1", "streamed", "OK"),
+        ("Stream", "m", "", "", "OK"),
+    ]
+    assert all(line["duration_us"] > 0 for line in lines(log_file, "kfs.requests"))  # type: ignore[operator]
+
+
+def test_for_people_a_request_is_one_line(site: Site, log_file: Path) -> None:
+    set_up_logging("DEBUG", log_file)
+    site.add("m", 1)
+    stub = site.start()
+    ask(stub, "m")
+    site.stop()
+    found = [line for line in log_file.read_text().splitlines() if "[kfs.requests]" in line]
+    assert len(found) == 1
+    assert "[DEBUG] ModelInfer of m, version default, id none: OK in " in found[0]
+
+
+def test_above_debug_requests_are_not_logged(site: Site, log_file: Path) -> None:
+    set_up_logging("INFO", log_file, as_json=True)
+    site.add("m", 1)
+    stub = site.start()
+    refusal(lambda: ask(stub, "nobody"))
+    site.stop()
+    assert lines(log_file, "kfs.requests") == []
+    assert {"time", "level", "logger", "thread", "message"} <= lines(log_file, "kfs.model")[
+        0
+    ].keys()
