@@ -100,6 +100,7 @@ class ServerSettings:
         certificate_path: the server's certificate for TLS; None for no TLS.
         key_path: its private key.
         client_ca_path: who signs certificates of clients, which then must have one.
+        n_workers: server processes on the port.
         grpc_max_threads: handler threads, so calls in progress at a time; 0 for the default.
         max_streams: streams open at a time, each with a thread of its own.
         grpc_channel_arguments: options handed to gRPC as they are.
@@ -120,6 +121,7 @@ class ServerSettings:
     certificate_path: Path | None = None
     key_path: Path | None = None
     client_ca_path: Path | None = None
+    n_workers: int = 1
     grpc_max_threads: int = 0
     max_streams: int = 1000
     grpc_channel_arguments: Mapping[str, str | int] = field(default_factory=dict)

@@ -32,6 +32,9 @@ class StartError(Exception):
 class Server:
     """A server and everything it needs; a context manager that starts, loads and stops.
 
+    Args:
+        metrics: the families to offer; None looks them up in the settings.
+
     Attributes:
         port: of gRPC, once it is open.
         rest_port: of HTTP, likewise; None when there is none.
@@ -40,12 +43,12 @@ class Server:
         ConfigError: the metrics in the config file are not to be had.
     """
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, metrics: frozenset[str] | None = None) -> None:
         self.settings = settings
         self.port = settings.port
         self.rest_port = settings.rest_port
         self.catalog = Catalog()
-        self.metrics = Metrics(_metric_names(settings))
+        self.metrics = Metrics(metric_names(settings) if metrics is None else metrics)
         self._ready = threading.Event()
         self._stopping = threading.Event()
         self._health = Health()
@@ -149,8 +152,12 @@ class Server:
         self.stop()
 
 
-def _metric_names(settings: ServerSettings) -> frozenset[str]:
-    """The families of metrics to offer, from the command line or from the config file."""
+def metric_names(settings: ServerSettings) -> frozenset[str]:
+    """The families of metrics to offer, from the command line or from the config file.
+
+    Raises:
+        ConfigError: they are not to be had.
+    """
     if settings.config_path is None:
         return settings.metrics
     named = read_metrics(settings.config_path)

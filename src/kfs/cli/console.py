@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import sys
 from pathlib import Path
 
@@ -21,7 +22,10 @@ LOG_LEVELS = {
 _PLAIN = "[%(asctime)s.%(msecs)03d][%(threadName)s][%(name)s][%(levelname)s] %(message)s"
 
 
-_JSON = ["asctime", "levelname", "name", "threadName", "message"]
+_JSON = {
+    "asctime": "time", "levelname": "level", "name": "logger", "processName": "process",
+    "threadName": "thread", "message": "message",
+}  # fmt: skip
 
 
 def set_up_logging(level: str, path: Path | None = None, *, as_json: bool = False) -> None:
@@ -31,12 +35,14 @@ def set_up_logging(level: str, path: Path | None = None, *, as_json: bool = Fals
         as_json: an object a line, with a key for each part of what is logged.
     """
     logging.addLevelName(LOG_LEVELS["TRACE"], "TRACE")
-    plain: logging.Formatter = logging.Formatter(_PLAIN, "%Y-%m-%d %H:%M:%S")
+    # Lines of several processes are told apart.
+    is_worker = multiprocessing.current_process().name != "MainProcess"
+    process = "[%(processName)s]" if is_worker else ""
+    plain: logging.Formatter = logging.Formatter(process + _PLAIN, "%Y-%m-%d %H:%M:%S")
     if as_json:
         from pythonjsonlogger.json import JsonFormatter  # takes a while, and few want it
 
-        names = {"asctime": "time", "levelname": "level", "name": "logger", "threadName": "thread"}
-        plain = JsonFormatter(_JSON, style="sequence", rename_fields=names)
+        plain = JsonFormatter(list(_JSON), style="sequence", rename_fields=_JSON)
     handlers: list[logging.Handler] = []
     if sys.stdout.isatty() and not as_json:
         handlers.append(RichHandler(console=Console(), show_path=False, omit_repeated_times=False))

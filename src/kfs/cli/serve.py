@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -85,7 +86,7 @@ _SECTIONS = {
     "Options of a model": ("shapes", "batch", "layouts", "mean", "scale", "color_format",
                            "precision", "nireq", "max_waiting_calls", "max_image_pixels",
                            "target_device", "plugin_config", "cache_dir", "cpu_extension"),
-    "gRPC": ("port", "grpc_bind_address", "grpc_workers", "grpc_max_threads", "max_streams",
+    "gRPC": ("port", "grpc_bind_address", "n_workers", "grpc_max_threads", "max_streams",
              "grpc_channel_arguments", "drain_s"),
     "HTTP, for probes and metrics": ("rest_port", "rest_bind_address", "metrics_enable",
                                      "metric_names"),
@@ -154,12 +155,6 @@ def _choose_metrics(
     return DEFAULT if names is None else names
 
 
-def _parse_workers(context: click.Context, option: click.Parameter, count: int) -> int:
-    if count != 1:
-        raise click.BadParameter(f"more than one server process is not served yet; found {count}")
-    return count
-
-
 @click.command(cls=_ServeCommand, epilog="Any other flag of OVMS is refused with the reason.")
 @click.option("--model_name", metavar="NAME", help="The name that clients use for the model.")
 @click.option("--model_path", metavar="PATH",
@@ -215,9 +210,9 @@ def _parse_workers(context: click.Context, option: click.Parameter, count: int) 
               help="Calls in progress at a time; 0 for 8 per core, at least 64.")  # fmt: skip
 @click.option("--grpc_channel_arguments", metavar="KEY=VALUE,...", callback=_parse_arguments,
               help="Options handed to gRPC as they are.")  # fmt: skip
-@click.option("--grpc_workers", "--workers", metavar="N", type=int, default=1,
-              callback=_parse_workers, expose_value=False,
-              help="Server processes on the port; only 1 yet.")  # fmt: skip
+@click.option("--grpc_workers", "--workers", "n_workers", metavar="N", default=1,
+              type=click.IntRange(1, 1024), show_default=True,
+              help="Server processes on the port, each with its part of the cores.")  # fmt: skip
 @_refused_flags
 def serve(
     *,
@@ -240,6 +235,7 @@ def serve(
     certificate_path: Path | None,
     key_path: Path | None,
     client_ca_path: Path | None,
+    n_workers: int,
     grpc_max_threads: int,
     max_streams: int,
     grpc_channel_arguments: dict[str, str | int],
@@ -250,8 +246,9 @@ def serve(
     Without --model_name, --model_path and --config_path, the bundled example is served.
     Options may be written with dashes or underscores.
     """
+    log = partial(set_up_logging, log_level.upper(), log_path, as_json=log_format == "json")
     try:
-        set_up_logging(log_level.upper(), log_path, as_json=log_format == "json")
+        log()
     except OSError as error:
         raise click.ClickException(f"--log_path {log_path}: {error.strerror}") from None
     check_together(model_values)
@@ -260,6 +257,8 @@ def serve(
     if client_ca_path is not None and certificate_path is None:
         raise click.UsageError("--grpc_ca_path needs --grpc_certificate_path and --grpc_key_path")
     metrics = _choose_metrics(metrics_enable, metric_names, rest_port)
+    if n_workers > 1 and any(host.startswith("unix:") for host in grpc_bind_address):
+        raise click.UsageError("--workers needs ports; a unix: socket takes one process")
     if port == rest_port != 0:
         raise click.UsageError(f"--port and --rest_port are both {port}; they have to differ")
     models: tuple[ModelSettings, ...] = ()
@@ -291,13 +290,19 @@ def serve(
         certificate_path=certificate_path,
         key_path=key_path,
         client_ca_path=client_ca_path,
+        n_workers=n_workers,
         grpc_max_threads=grpc_max_threads,
         max_streams=max_streams,
         grpc_channel_arguments=grpc_channel_arguments,
         drain_s=drain_s,
     )
     os.environ[MAX_PIXELS_VARIABLE] = str(max_image_pixels)  # OpenCV looks when it is imported
-    from kfs.cli.app import run  # OpenVINO takes its time to import
+    # OpenVINO takes its time to import.
+    if n_workers > 1:
+        from kfs.cli.workers import run_workers
+
+        sys.exit(run_workers(settings, log))
+    from kfs.cli.app import run
 
     sys.exit(run(settings))
 

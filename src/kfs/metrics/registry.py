@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection
 from typing import Protocol, cast
 
 from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
 from prometheus_client.metrics import Counter, Gauge, Histogram, MetricWrapperBase
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from kfs.metrics.families import BUCKETS_US, FAMILIES, Family
+
+#: Names the folder in which the processes of one server count together. The library looks at it
+#: when it is imported.
+SHARED_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -69,8 +75,15 @@ class Metrics:
             return Histogram(
                 family.name, family.text, family.labels, registry=self._registry, buckets=BUCKETS_US
             )
-        kind = Counter if family.kind == "counter" else Gauge
-        return kind(family.name, family.text, family.labels, registry=self._registry)
+        if family.kind == "counter":
+            return Counter(family.name, family.text, family.labels, registry=self._registry)
+        return Gauge(
+            family.name,
+            family.text,
+            family.labels,
+            registry=self._registry,
+            multiprocess_mode="livesum" if family.labels else "livemin",
+        )
 
     def series(self, family: str, **labels: str) -> Series:
         """The series with these labels; made at its first mention, with the value 0."""
@@ -81,5 +94,22 @@ class Metrics:
 
     def expose(self) -> bytes:
         """Every series, as `CONTENT_TYPE` says."""
-        text = _COUNTER.sub(rb"\1", generate_latest(self._registry))
-        return text.replace(_NO_VERSION, b"}")
+        return _expose(self._registry)
+
+
+def expose_shared(folder: str) -> bytes:
+    """The series of all processes that count in `folder`: sums, of gauges over those that live."""
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, path=folder)  # type: ignore[no-untyped-call]
+    return _expose(registry)
+
+
+def forget_process(pid: int | None) -> None:
+    """Take the gauges of a process that has ended out of those of all."""
+    if SHARED_FOLDER_VARIABLE in os.environ:
+        mark_process_dead(pid)  # type: ignore[no-untyped-call]
+
+
+def _expose(registry: CollectorRegistry) -> bytes:
+    text = _COUNTER.sub(rb"\1", generate_latest(registry))
+    return text.replace(_NO_VERSION, b"}")

@@ -94,8 +94,15 @@ class Repository:
         for name in [*self._pipelines.refresh(), *self._graphs.refresh()]:
             self._tell(name)
 
+    def look(self) -> None:
+        """Poll; an error of our own is logged, and leaves everything as it is."""
+        try:
+            self.poll()
+        except Exception:
+            _log.exception("Unexpected error while looking for changes")
+
     def watch(self, interval_s: float) -> None:
-        """Poll on a thread of its own until `stop`."""
+        """Look on a thread of its own until `stop`."""
         self._thread = threading.Thread(
             target=self._watch, args=(interval_s,), name="repository", daemon=True
         )
@@ -118,10 +125,7 @@ class Repository:
 
     def _watch(self, interval_s: float) -> None:
         while not self._stopping.wait(interval_s):
-            try:
-                self.poll()
-            except Exception:
-                _log.exception("Unexpected error while looking for changes")
+            self.look()
 
     def _digest_now(self) -> bytes:
         files = [] if self._config_path is None else [self._config_path]

@@ -130,8 +130,8 @@ def _options(settings: ServerSettings) -> list[tuple[str, str | int]]:
     options: dict[str, str | int] = {
         "grpc.max_receive_message_length": MAX_MESSAGE_NBYTES,
         "grpc.max_send_message_length": MAX_MESSAGE_NBYTES,
-        # Two servers on one port would share its calls in silence.
-        "grpc.so_reuseport": 0,
+        # Two servers on one port would share its calls in silence; workers are to.
+        "grpc.so_reuseport": int(settings.n_workers > 1),
     }
     options.update(settings.grpc_channel_arguments)
     return list(options.items())

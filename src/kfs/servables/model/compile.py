@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -40,6 +41,12 @@ class Compiled:
 def core() -> Any:
     """The one OpenVINO core of the process: it caches what devices and frontends it loaded."""
     return ov.Core()
+
+
+def share_cores(n_processes: int) -> None:
+    """Let each of so many processes compute on its part of the cores, unless a model says else."""
+    n_threads = max((os.cpu_count() or 1) // n_processes, 1)
+    core().set_property("CPU", {"INFERENCE_NUM_THREADS": n_threads})
 
 
 def add_extension(library: Path) -> None:

@@ -1,0 +1,285 @@
+"""Several server processes on one port, and the process that watches over them.
+
+Each worker is a whole server; the kernel spreads connections over them. The supervisor reserves
+the port, tells all workers at the same time to look for changes, offers the HTTP port with the
+metrics of all, starts a worker anew that died, and passes the end on. A worker whose supervisor is
+gone drains and ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from kfs.cli.app import Server, StartError, metric_names
+from kfs.errors import ModelLoadError
+from kfs.metrics.registry import SHARED_FOLDER_VARIABLE, expose_shared, forget_process
+from kfs.repository.config import ConfigError
+from kfs.servables.model import share_cores
+from kfs.server.side_port import SidePort
+from kfs.server.transport import ListenError
+from kfs.settings import ServerSettings
+
+_log = logging.getLogger("kfs.workers")
+
+# What supervisor and workers say to each other; a worker that cannot start says why.
+_READY, _POLL, _STOP = "ready", "poll", "stop"
+
+# A worker that dies young is started again after a while, which doubles.
+_YOUNG_S = 30.0
+_MIN_BACKOFF_S = 1.0
+_MAX_BACKOFF_S = 60.0
+# What a worker gets to end, after its running calls had their time.
+_END_S = 10.0
+
+
+def run_workers(settings: ServerSettings, set_up_logging: Callable[[], None]) -> int:
+    """Serve with `settings.n_workers` processes until SIGTERM or SIGINT.
+
+    Args:
+        set_up_logging: called first in each worker; it has to be picklable.
+
+    Returns:
+        The exit code: 0 after draining, 1 when the server cannot start.
+    """
+    with ExitStack() as stack:
+        try:
+            metrics = metric_names(settings)
+            port = stack.enter_context(_reserved_port(settings))
+            supervisor = _Supervisor(replace(settings, port=port, metrics=metrics), set_up_logging)
+            stack.callback(supervisor.stop)
+            if settings.rest_port is not None:
+                expose = stack.enter_context(_shared_metrics()) if metrics else None
+                side_port = SidePort(supervisor.is_ready, expose)
+                rest_port = side_port.start(settings.rest_bind_address, settings.rest_port)
+                stack.callback(side_port.stop)
+                _log.info("Started HTTP server on port %d", rest_port)
+            _log.info("Starting %d workers on port %d", settings.n_workers, port)
+            supervisor.run(stack.enter_context(_told_to_stop()))
+        except (StartError, ConfigError, ListenError) as error:
+            print(f"kfs-fast: {error}", file=sys.stderr)
+            return 1
+        _log.info("Stopping: running calls get %g s to finish", settings.drain_s)
+    _log.info("Stopped")
+    return 0
+
+
+class _Worker:
+    """One worker, as the supervisor sees it: its process, and the link to it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.is_ready = False
+        self.started = 0.0
+        #: When to start it again.
+        self.due = 0.0
+        self._backoff_s = _MIN_BACKOFF_S
+        self._process: BaseProcess | None = None
+        self.link: Connection | None = None
+
+    def start(self, settings: ServerSettings, set_up_logging: Callable[[], None]) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would copy locks that are held
+        self.link, theirs = context.Pipe()
+        self.started = time.monotonic()
+        self._process = context.Process(
+            target=_work, args=(settings, theirs, set_up_logging), name=f"worker-{self.number}"
+        )
+        self._process.start()
+        theirs.close()  # so that the end of the worker is the end of the link
+
+    def tell(self, word: str) -> None:
+        if self.link is not None:
+            with contextlib.suppress(OSError):  # it has died, as the link will say
+                self.link.send(word)
+
+    def bury(self) -> None:
+        """Take note of its end, and choose when to start it again."""
+        code = self._end(_END_S)
+        young = time.monotonic() - self.started < _YOUNG_S
+        self._backoff_s = min(2 * self._backoff_s, _MAX_BACKOFF_S) if young else _MIN_BACKOFF_S
+        self.due = time.monotonic() + self._backoff_s
+        _log.error("Worker %d ended with exit code %s; starting it again in %g s",
+                   self.number, code, self._backoff_s)  # fmt: skip
+
+    def stop(self, drain_s: float) -> None:
+        if self._process is not None:
+            self._end(drain_s + _END_S)
+
+    def _end(self, timeout_s: float) -> int | None:
+        assert self._process is not None
+        assert self.link is not None
+        self._process.join(timeout_s)
+        if self._process.is_alive():
+            _log.error("Worker %d does not end, and is killed", self.number)
+            self._process.kill()
+            self._process.join()
+        code = self._process.exitcode
+        forget_process(self._process.pid)
+        self._process.close()
+        self.link.close()
+        self._process = self.link = None
+        self.is_ready = False
+        return code
+
+
+class _Supervisor:
+    def __init__(self, settings: ServerSettings, set_up_logging: Callable[[], None]) -> None:
+        self._settings = settings
+        self._set_up_logging = set_up_logging
+        self._workers = [_Worker(number) for number in range(1, settings.n_workers + 1)]
+        self._was_ready = False
+
+    def is_ready(self) -> bool:
+        """Whether all workers are; one that died may come again before anyone asks."""
+        return all(worker.is_ready for worker in self._workers)
+
+    def run(self, told_to_stop: Connection) -> None:
+        """Start the workers and watch over them until something can be read from the argument.
+
+        Raises:
+            StartError: a worker could not start when all of them were to.
+        """
+        for worker in self._workers:
+            self._start(worker)
+        interval_s = self._settings.poll_wait_s or None
+        look = time.monotonic() + (interval_s or 0)
+        while told_to_stop not in (heard := self._wait(told_to_stop, look if interval_s else None)):
+            for worker in self._workers:
+                if worker.link is not None and worker.link in heard:
+                    self._hear(worker)
+                elif worker.link is None and time.monotonic() >= worker.due:
+                    self._start(worker)
+            if interval_s and time.monotonic() >= look:
+                look = time.monotonic() + interval_s
+                self._tell_all(_POLL)
+
+    def stop(self) -> None:
+        self._tell_all(_STOP)
+        for worker in self._workers:
+            worker.stop(self._settings.drain_s)
+
+    def _start(self, worker: _Worker) -> None:
+        # All look for changes when they are told to, at the same time.
+        worker.start(replace(self._settings, poll_wait_s=0, rest_port=None), self._set_up_logging)
+
+    def _wait(self, told_to_stop: Connection, look: float | None) -> list[Any]:
+        times = [worker.due for worker in self._workers if worker.link is None]
+        if look is not None:
+            times.append(look)
+        timeout_s = max(min(times) - time.monotonic(), 0) if times else None
+        links = [worker.link for worker in self._workers if worker.link is not None]
+        return wait([told_to_stop, *links], timeout_s)
+
+    def _hear(self, worker: _Worker) -> None:
+        assert worker.link is not None
+        try:
+            word = worker.link.recv()
+        except (EOFError, OSError):
+            if not self._was_ready:
+                raise StartError(f"worker {worker.number} ended while it started") from None
+            worker.bury()
+            return
+        if word == _READY:
+            worker.is_ready = True
+            if not self._was_ready and self.is_ready():
+                self._was_ready = True
+                _log.info("Ready")
+        elif not self._was_ready:
+            raise StartError(word)
+        else:
+            _log.error("Worker %d cannot start: %s", worker.number, word)
+
+    def _tell_all(self, word: str) -> None:
+        for worker in self._workers:
+            worker.tell(word)
+
+
+def _work(
+    settings: ServerSettings, supervisor: Connection, set_up_logging: Callable[[], None]
+) -> None:
+    """The life of a worker."""
+    set_up_logging()
+    share_cores(settings.n_workers)
+    with _told_to_stop() as told_to_stop:
+        server = None
+        try:
+            server = Server(settings, settings.metrics)
+            server.start()
+            server.load()
+        except (StartError, ModelLoadError, ConfigError) as error:
+            supervisor.send(str(error))
+            if server is not None:
+                server.stop(0)
+            sys.exit(1)
+        supervisor.send(_READY)
+        while told_to_stop not in wait([supervisor, told_to_stop]):
+            try:
+                word = supervisor.recv()
+            except (EOFError, OSError):
+                _log.error("The supervisor is gone")
+                break
+            if word == _STOP:
+                break
+            server.repository.look()
+        server.stop()
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[Connection]:
+    """Something can be read from it once SIGTERM or SIGINT has come."""
+    heard, tell = multiprocessing.Pipe(duplex=False)
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda *_: tell.send(None)) for number in numbers]
+    try:
+        yield heard
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _shared_metrics() -> Iterator[Callable[[], bytes]]:
+    """A folder in which workers count, and what they counted together."""
+    with tempfile.TemporaryDirectory(prefix="kfs-fast-metrics-") as folder:
+        os.environ[SHARED_FOLDER_VARIABLE] = folder  # for the workers; looked at when they start
+        try:
+            yield lambda: expose_shared(folder)
+        finally:
+            del os.environ[SHARED_FOLDER_VARIABLE]
+
+
+@contextmanager
+def _reserved_port(settings: ServerSettings) -> Iterator[int]:
+    """The port of the settings, or a free one, which nobody but the workers can take.
+
+    Raises:
+        ListenError: it is taken, or an address is not of this machine.
+    """
+    port = settings.port
+    with ExitStack() as stack:
+        for host in settings.grpc_bind_address:
+            try:
+                family, kind, protocol, _, address = socket.getaddrinfo(
+                    host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+                )[0]
+                # Bound and not listening, it takes no connections away from the workers.
+                reserved = stack.enter_context(socket.socket(family, kind, protocol))
+                reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                reserved.bind(address)
+            except OSError as error:
+                raise ListenError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+            port = reserved.getsockname()[1]
+        yield port

@@ -1,0 +1,216 @@
+"""Several server processes on one port: `kfs-fast serve --workers N`."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import psutil
+import pytest
+from click.testing import CliRunner
+from conftest import wait_until
+from site_of_models import Site, ask
+from wire import Stub, infer_request
+
+from kfs._proto import grpc_predict_v2_pb2 as pb
+from kfs.cli import cli
+
+KFS_FAST = [sys.executable, "-c", "from kfs.cli import main; main()"]
+
+
+class Running:
+    """A supervisor with its workers, and what it logged."""
+
+    def __init__(self, *flags: str) -> None:
+        loopback = ["--grpc_bind_address", "127.0.0.1", "--rest_bind_address", "127.0.0.1"]
+        self.process = subprocess.Popen(
+            [*KFS_FAST, "serve", "--port", "0", "--rest_port", "0", *loopback, *flags],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        self.lines: list[str] = []
+        threading.Thread(target=self._read, daemon=True).start()
+        self.port = int(self.wait_for(r"workers on port (\d+)"))
+        self.rest_port = int(self.wait_for(r"HTTP server on port (\d+)"))
+        wait_until(self.is_ready)
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        self.lines.extend(iter(self.process.stdout.readline, ""))
+
+    def wait_for(self, pattern: str) -> str:
+        found: list[str] = []
+
+        def look() -> bool:
+            assert self.process.poll() is None, self.lines
+            found.extend(re.findall(pattern, "".join(self.lines)))
+            return bool(found)
+
+        wait_until(look)
+        return found[0]
+
+    def get(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{self.rest_port}{path}", timeout=10
+            ) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, ""
+
+    def is_ready(self) -> bool:
+        return self.get("/v2/health/ready")[0] == 200
+
+    def workers(self) -> list[psutil.Process]:
+        """Of the children, those that are no helper of multiprocessing."""
+        children = psutil.Process(self.process.pid).children()
+        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+    def on_fresh_connections(self, count: int, call: Callable[[Stub], object]) -> list[object]:
+        """What calls give, each on a connection of its own, which any worker may have taken."""
+        answers = []
+        for _ in range(count):
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            with grpc.insecure_channel(f"127.0.0.1:{self.port}", options) as channel:
+                answers.append(call(Stub(channel)))
+        return answers
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Running]]:
+    running: list[Running] = []
+
+    def begin(*flags: str) -> Running:
+        running.append(Running("--workers", "2", *flags))
+        return running[-1]
+
+    yield begin
+    for each in running:
+        if each.process.poll() is None:
+            each.process.kill()
+        each.process.wait()
+        assert each.process.stdout
+        each.process.stdout.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    site = Site(tmp_path)
+    site.add("m", 1)
+    site.write()
+    return site
+
+
+def test_workers_share_a_port_and_their_metrics_are_one(
+    start: Callable[..., Running], site: Site
+) -> None:
+    running = start("--config_path", str(site.root / "config.json"), "--metrics_enable")
+    assert len(running.workers()) == 2
+    assert running.on_fresh_connections(20, lambda stub: ask(stub, "m")) == [1.0] * 20
+    metrics = running.get("/metrics")[1]
+    assert re.search(
+        r'^ovms_requests_success{api="KServe",interface="gRPC",method="ModelInfer",name="m",'
+        r'version="1"} 20.0$', metrics, re.MULTILINE,
+    )  # fmt: skip
+    assert 'ovms_current_requests{name="m",version="1"} 0.0' in metrics
+    assert "kfs_config_last_reload_successful 1.0" in metrics
+    children = running.workers()
+    assert running.stop() == 0
+    assert not any(child.is_running() for child in children)
+
+
+def test_a_change_is_seen_by_all_workers(start: Callable[..., Running], site: Site) -> None:
+    running = start("--config_path", str(site.root / "config.json"))
+    site.add("new", 5)
+    site.write()
+
+    def knows(stub: Stub) -> bool:
+        try:
+            return stub.ModelReady(pb.ModelReadyRequest(name="new"), timeout=10).ready
+        except grpc.RpcError:
+            return False
+
+    wait_until(lambda: all(running.on_fresh_connections(10, knows)))
+    assert running.on_fresh_connections(10, lambda stub: ask(stub, "new")) == [5.0] * 10
+    assert running.stop() == 0
+
+
+def test_a_worker_that_dies_is_started_again(start: Callable[..., Running], site: Site) -> None:
+    running = start("--config_path", str(site.root / "config.json"))
+    victim, other = running.workers()
+    victim.kill()
+    running.wait_for("ended with exit code -9")
+    wait_until(lambda: running.is_ready() and len(running.workers()) == 2)
+    assert victim.pid not in [worker.pid for worker in running.workers()]
+    assert other.pid in [worker.pid for worker in running.workers()]
+    assert running.on_fresh_connections(10, lambda stub: ask(stub, "m")) == [1.0] * 10
+    assert running.stop() == 0
+
+
+def test_workers_end_when_their_supervisor_is_gone(start: Callable[..., Running]) -> None:
+    running = start()
+    workers = running.workers()
+    running.process.kill()
+    running.process.wait()
+    gone, alive = psutil.wait_procs(workers, timeout=60)
+    assert len(gone) == 2, alive
+
+
+def test_running_calls_finish_when_the_server_stops(
+    start: Callable[..., Running], tmp_path: Path, slow: Path
+) -> None:
+    shutil.copytree(slow, tmp_path / "slow")
+    running = start("--model_name", "slow", "--model_path", str(tmp_path / "slow"))
+    ones = np.ones((600, 600), np.float32)
+    with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
+        stub = Stub(channel)
+        stub.ServerLive(pb.ServerLiveRequest())
+        call = stub.ModelInfer.future(infer_request("slow", shape=ones.shape, raw=ones.tobytes()))
+        assert running.stop() == 0
+        assert call.result().outputs
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_start(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*KFS_FAST, "serve", "--workers", "2", "--port", "0", "--grpc_bind_address", "127.0.0.1",
+         "--model_name", "m", "--model_path", str(tmp_path / "nowhere")],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.count("kfs-fast: ") == 1
+    assert str(tmp_path / "nowhere") in done.stderr
+
+
+def test_a_port_that_is_taken_ends_the_start() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [*KFS_FAST, "serve", "--workers", "2", "--port", str(port),
+             "--grpc_bind_address", "127.0.0.1"],
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert f"kfs-fast: cannot listen on 127.0.0.1:{port}: Address already in use" in done.stderr
+
+
+def test_a_unix_socket_takes_one_process() -> None:
+    result = CliRunner().invoke(
+        cli, ["serve", "--workers", "2", "--grpc_bind_address", "unix:/tmp/x"]
+    )
+    assert result.exit_code
+    assert "a unix: socket takes one process" in result.output
