@@ -261,7 +261,6 @@ def test_help_names_every_flag_but_those_never_served() -> None:
         (["serve", "--plugin_config", '{"A": [1]}'], 64, "its values strings, numbers or booleans"),
         (["serve", "--log_path", "/nope/x.log"], 1, "--log_path /nope/x.log: No such file"),
         (["serve", "--workers", "0"], 64, "0 is not in the range 1<=x<=1024"),
-        (["serve", "--grpc_workers", "0"], 64, "more than one server process"),
         (["serve", "--rest_workers", "2"], 64, "--rest_workers: there is no REST inference here"),
         (["serve", "--grpc_memory_quota", "1"], 64, "gRPC for Python has no memory quota"),
         (["serve", "--model_name", "m", "--model_path", "a/../b"], 64, "'..' is not allowed"),

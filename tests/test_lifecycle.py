@@ -33,7 +33,7 @@ def test_calls_that_run_when_the_server_is_stopped_are_finished(slow: Path) -> N
         with ThreadPoolExecutor(4) as pool:
             answers = [pool.submit(stub.ModelInfer, slow_request(), timeout=60) for _ in range(4)]
             wait_until(lambda: len(entry.leases) == 4)
-            server.stop()
+            server.stop(grace_s=120)
             assert [answer.result().model_name for answer in answers] == ["slow"] * 4
         with pytest.raises(grpc.RpcError):
             stub.ModelInfer(slow_request(), timeout=5)

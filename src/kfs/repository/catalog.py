@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import logging
 import re
 import threading
 import time
@@ -16,6 +17,8 @@ from kfs.metrics.servables import ServableMetrics
 from kfs.repository.folders import MAX_VERSION
 from kfs.servables.base import CallContext, Servable
 
+_log = logging.getLogger("kfs.repository")
+
 # How often a call looks that waits for a version.
 _LOOK_S = 0.05
 
@@ -23,7 +26,7 @@ _VERSION_TEXT = re.compile(r"-?[0-9]+")
 
 
 class State(enum.Enum):
-    """Where a version is in its life."""
+    """Where a version is in its life; logged as OpenVINO Model Server does, for its readers."""
 
     LOADING = enum.auto()
     AVAILABLE = enum.auto()
@@ -58,13 +61,18 @@ class VersionEntry:
     """One version of a servable: its state, and the leases on it."""
 
     def __init__(
-        self, version: int, kind: Kind = MODEL, metrics: ServableMetrics | None = None
+        self,
+        name: str,
+        version: int,
+        kind: Kind = MODEL,
+        metrics: ServableMetrics | None = None,
     ) -> None:
+        self.name = name
         self.version = version
         self.kind = kind
         self.metrics = metrics or ServableMetrics()
-        self.state = State.LOADING
         self.error: str | None = None
+        self.enter(State.LOADING)
         self.servable: Servable | None = None
         # A set, because adding and discarding are atomic: counting would need a lock.
         self.leases: set[Lease] = set()
@@ -72,13 +80,25 @@ class VersionEntry:
         self.on_end: Callable[[], None] = _nothing
         self._ending = threading.Lock()
 
+    def enter(self, state: State) -> None:
+        """Go over to another state, or tell that loading failed."""
+        self.state = state
+        # What cannot be loaded is tried again at every look.
+        level = logging.DEBUG if state is State.LOADING else logging.INFO
+        _log.log(
+            level,
+            'STATUS CHANGE: Version %d of model %s status change. New status: ( "state": "%s", '
+            '"error_code": "%s" )',
+            self.version, self.name, state.name, "OK" if self.error is None else "UNKNOWN",
+        )  # fmt: skip
+
     @property
     def is_available(self) -> bool:
         return self.state is State.AVAILABLE
 
     def retire(self) -> None:
         """Let no new lease begin; the last one to end unloads the servable."""
-        self.state = State.UNLOADING
+        self.enter(State.UNLOADING)
         self.unload_if_idle()
 
     def unload_if_idle(self) -> None:
@@ -89,6 +109,7 @@ class VersionEntry:
             servable, self.servable = self.servable, None
             self.state = State.END
         if servable is not None:
+            self.enter(State.END)
             servable.unload()
             self.on_end()
 
@@ -197,7 +218,7 @@ class Catalog:
         It is to be seen at once unless the version is being served: then the old one stays until
         `publish`.
         """
-        entry = VersionEntry(version, kind, metrics)
+        entry = VersionEntry(name, version, kind, metrics)
         found = self.snapshot.get(name, Entry()).versions.get(version)
         if found is None or not found.is_available:
             self._put(name, entry)
@@ -207,7 +228,7 @@ class Catalog:
         """From LOADING to AVAILABLE; what it replaces is retired after the swap."""
         entry.servable = servable
         entry.error = None
-        entry.state = State.AVAILABLE
+        entry.enter(State.AVAILABLE)
         replaced = self.snapshot.get(name, Entry()).versions.get(entry.version)
         self._put(name, entry)
         if replaced is not None and replaced is not entry:
@@ -307,6 +328,7 @@ class Catalog:
     def set_failed(self, entry: VersionEntry, error: str) -> None:
         """Loading failed; the entry stays in state LOADING, as clients of OVMS know it."""
         entry.error = error
+        entry.enter(State.LOADING)
 
 
 def _newest_loading(entry: Entry) -> VersionEntry | None:

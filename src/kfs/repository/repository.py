@@ -237,7 +237,6 @@ class Repository:
             return f"model {settings.name}, version {version}: {error}"
         entry.on_end = folder.remove
         self._catalog.publish(settings.name, entry, servable)
-        _log.info("Version %d of model %s is available", version, settings.name)
         return None
 
     def _retire(self, name: str) -> None:

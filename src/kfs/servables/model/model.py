@@ -136,8 +136,8 @@ class Model(Servable):
                     kind, spec.name, format_shape(spec.shape), spec.datatype.label, spec.layout,
                 )  # fmt: skip
         _log.info(
-            "Loaded model %s; version: %d; No of InferRequests: %d",
-            self.name, self.version, self._program.compiled.n_slots,
+            "Loaded model %s; version: %d; batch size: %s; No of InferRequests: %d",
+            self.name, self.version, _batch_size(self.signature), self._program.compiled.n_slots,
         )  # fmt: skip
 
 
@@ -217,6 +217,14 @@ class AutoModel(Model):
                     errors.INVALID_BATCH_SIZE,
                     f"Expected: {expected}; Actual: {size}; input name: {spec.name}",
                 )
+
+
+def _batch_size(signature: Signature) -> str:
+    """That of the first input which has one, for the log."""
+    for spec in signature.inputs:
+        if spec.batch_axis is not None and spec.batch_axis < len(spec.shape):
+            return str(spec.shape[spec.batch_axis])
+    return "none"
 
 
 def _fits(program: _Program, tensors: TensorMap) -> bool:
