@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import trustme
 from conftest import loopback
 
 from kfs.cli.app import Server
@@ -53,12 +54,24 @@ def arguments(command: str) -> list[str]:
     return [STANDS_FOR.get(word, word) for word in shlex.split(command, comments=True)[1:]]
 
 
-def serves(words: list[str]) -> None:
-    """Start as told, but on a free loopback port; stop when ready."""
+def make_certificates(folder: Path) -> None:
+    """The files that the documentation names."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    issued.cert_chain_pems[0].write_to_path(folder / "server.pem")
+    issued.private_key_pem.write_to_path(folder / "server.key")
+    authority.cert_pem.write_to_path(folder / "client_ca.pem")
+
+
+def serves(words: list[str], folder: Path) -> None:
+    """Start as told, but on free loopback ports; stop when ready."""
+    make_certificates(folder)
+    loopback = ["--port", "0", "--grpc_bind_address", "127.0.0.1"]
+    if "--rest_port" in words:
+        loopback += ["--rest_port", "0", "--rest_bind_address", "127.0.0.1"]
     process = subprocess.Popen(
-        [*KFS_FAST, *words, "--port", "0", "--grpc_bind_address", "127.0.0.1"],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [*KFS_FAST, *words, *loopback], stdout=subprocess.PIPE, text=True, cwd=folder
+    )
     assert process.stdout is not None
     with process.stdout:
         assert any(line.rstrip().endswith("Ready") for line in process.stdout)
@@ -67,13 +80,13 @@ def serves(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("command", commands())
-def test_a_documented_command_works(command: str, url: str) -> None:
+def test_a_documented_command_works(command: str, url: str, tmp_path: Path) -> None:
     if ELSEWHERE.match(command):
         return
     assert command.startswith("kfs-fast "), f"who runs {command!r}?"
     words = arguments(command)
     if words[0] == "serve":
-        serves(words)
+        serves(words, tmp_path)
         return
     client = [] if words[0] == "check" else ["--url", url]
     done = subprocess.run(
