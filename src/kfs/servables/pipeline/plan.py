@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 
 from kfs.datatypes import DATATYPES, UNSUPPORTED
@@ -62,6 +63,7 @@ class Step:
         consumers: the names of the steps that wait for it.
     """
 
+    name: str
     node: NodeSpec
     path: tuple[str, ...]
     feeds: tuple[Feed, ...]
@@ -70,10 +72,6 @@ class Step:
     dependencies: tuple[str, ...]
     consumers: tuple[str, ...]
     signature: Signature
-
-    @property
-    def name(self) -> str:
-        return self.node.name
 
     @property
     def output_path(self) -> tuple[str, ...]:
@@ -87,7 +85,18 @@ class Plan:
 
     signature: Signature
     steps: Mapping[str, Step]
-    demultiplexes_entry: bool
+
+    @property
+    def demultiplexes_entry(self) -> bool:
+        return self.steps[ENTRY].node.demultiply is not None
+
+    @cached_property
+    def is_parallel(self) -> bool:
+        """Whether anything of it may run side by side."""
+        steps = list(self.steps.values())
+        return any(len(set(step.consumers) - {EXIT}) > 1 or step.path for step in steps) or (
+            sum(not step.dependencies for step in steps) > 1
+        )
 
 
 def make_plan(spec: PipelineSpec, interfaces: Mapping[str, Interface | PipelineError]) -> Plan:
@@ -132,7 +141,7 @@ class _Planner:
                    for label, source in self._spec.outputs]  # fmt: skip
         signature = Signature.of(inputs, outputs)
         steps = {name: self._step(name, paths) for name in order}
-        return Plan(signature, steps, self._spec.demultiply is not None)
+        return Plan(signature, steps)
 
     # Nodes, one by one.
 
@@ -494,7 +503,15 @@ class _Planner:
         nothing = Signature((), ())
         signature = self._interface(node).signature if self._runs(node) else nothing
         return Step(
-            node, paths[name], feeds, used, frozenset(gathered), dependencies, consumers, signature
+            name,
+            node,
+            paths[name],
+            feeds,
+            used,
+            frozenset(gathered),
+            dependencies,
+            consumers,
+            signature,
         )
 
 
