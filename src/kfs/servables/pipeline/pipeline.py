@@ -11,11 +11,12 @@ from kfs.errors import ServingError
 from kfs.servables.base import CallContext, Servable, ServableSource
 from kfs.servables.binding import bind
 from kfs.servables.outline import Outline
+from kfs.servables.pipeline.draft import Interface
 from kfs.servables.pipeline.faults import PipelineError, node_fault
 from kfs.servables.pipeline.library import Library, LibraryNode
 from kfs.servables.pipeline.nodes import CustomNode, ModelNode, Node
 from kfs.servables.pipeline.outline import outline_plan
-from kfs.servables.pipeline.plan import Interface, Plan, make_plan
+from kfs.servables.pipeline.plan import Plan, make_plan
 from kfs.servables.pipeline.run import run_plan
 from kfs.servables.pipeline.spec import NodeSpec, PipelineSpec
 from kfs.signature import format_shape
