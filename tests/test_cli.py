@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.cli import cli
 from kfs.cli.console import print_table
-from kfs.cli.serve import NOT_YET, REFUSED, VALUELESS
+from kfs.cli.serve import REFUSED, VALUELESS
 from kfs.digits import images
 from kfs.settings import ServerSettings
 
@@ -243,7 +243,6 @@ def test_help_names_every_flag_but_those_never_served() -> None:
     shown = CliRunner().invoke(cli, ["serve", "--help"]).output
     for option in cli.commands["serve"].params:
         assert (f"  {option.opts[0]}" in shown) is (option.name not in REFUSED)
-    assert "Understood, but not served yet:" in shown
 
 
 @pytest.mark.parametrize(
@@ -261,6 +260,7 @@ def test_help_names_every_flag_but_those_never_served() -> None:
         (["serve", "--plugin_config", '{"A": [1]}'], 64, "its values strings, numbers or booleans"),
         (["serve", "--log_path", "/nope/x.log"], 1, "--log_path /nope/x.log: No such file"),
         (["serve", "--workers", "0"], 64, "0 is not in the range 1<=x<=1024"),
+        (["serve", "--custom_node_resources_cleaner_interval_seconds", "0"], 64, "x>=1"),
         (["serve", "--rest_workers", "2"], 64, "--rest_workers: there is no REST inference here"),
         (["serve", "--grpc_memory_quota", "1"], 64, "gRPC for Python has no memory quota"),
         (["serve", "--model_name", "m", "--model_path", "a/../b"], 64, "'..' is not allowed"),
@@ -277,13 +277,21 @@ def test_exit_codes_and_messages(arguments: list[str], code: int, text: str) -> 
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("flag", [*NOT_YET, *REFUSED])
+@pytest.mark.parametrize("flag", REFUSED)
 def test_no_flag_is_ignored_in_silence(flag: str) -> None:
     value = [] if flag in VALUELESS else ["1"]
     for spelling in (f"--{flag}", f"--{flag.replace('_', '-')}"):
         result = CliRunner().invoke(cli, ["serve", spelling, *value])
         assert result.exit_code != 0
         assert f"Error: --{flag}: " in result.output
+
+
+def test_the_interval_of_a_cleaner_that_is_not_needed_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kfs.cli.app.run", lambda settings: 0)
+    flag = ["--custom_node_resources_cleaner_interval_seconds", "5"]
+    assert CliRunner().invoke(cli, ["serve", *flag]).exit_code == 0
 
 
 def test_limits_on_clients_reach_the_server(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,13 @@ class TensorSpec:
         axis = expand_layout(self.layout, len(self.shape)).find("N")
         object.__setattr__(self, "batch_axis", axis if axis >= 0 else None)
 
+    def accepts(self, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor may have this shape."""
+        return shape == self.static_shape or (
+            len(shape) == len(self.shape)
+            and all(dim.accepts(size) for dim, size in zip(self.shape, shape, strict=True))
+        )
+
     @property
     def metadata_shape(self) -> list[int]:
         """The shape as metadata tells it: -1 for every dimension that is not fixed."""

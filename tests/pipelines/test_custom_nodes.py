@@ -5,9 +5,12 @@ from __future__ import annotations
 import ctypes
 import gc
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from pipelines.pipes import (
     C_NODES,
@@ -22,9 +25,12 @@ from pipelines.pipes import (
     load,
     model,
     refused,
+    sources,
 )  # fmt: skip
 
+from kfs.errors import ServingError
 from kfs.repository.catalog import Catalog
+from kfs.servables.base import CallContext
 from kfs.servables.pipeline import Library, LibrarySpec, PipelineError, open_library
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "custom_nodes"
@@ -42,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def libraries(folder: Path) -> dict[str, Library]:
     return {
         name: open_library(LibrarySpec(name, f"lib{name}.so"), folder)
-        for name in ("add", "ops", "repeat", "bad")
+        for name in ("add", "add_sub", "bad", "maximum", "ops", "pool", "repeat")
     }
 
 
@@ -173,6 +179,10 @@ def test_a_library_that_returns_nonsense(
         ("outputs", "NODE_LIBRARY_METADATA_FAILED"),
         ("inputs null", "NODE_LIBRARY_OUTPUTS_CORRUPTED"),
         ("inputs count", "NODE_LIBRARY_OUTPUTS_CORRUPTED_COUNT"),
+        ("outputs null", "NODE_LIBRARY_OUTPUTS_CORRUPTED"),
+        ("outputs count", "NODE_LIBRARY_OUTPUTS_CORRUPTED_COUNT"),
+        ("info rank", "NODE_LIBRARY_OUTPUTS_CORRUPTED"),
+        ("info dims", "NODE_LIBRARY_OUTPUTS_CORRUPTED"),
     ],
 )
 def test_a_library_that_cannot_describe_itself(
@@ -184,6 +194,138 @@ def test_a_library_that_cannot_describe_itself(
         load(models_catalog, entry(["x"], [node], y="bad.y"), libraries)
     assert caught.value.status == status
     assert counted(folder, "bad", "blocks") == before
+
+
+@pytest.mark.parametrize(
+    ("params", "code"),
+    [({}, 1), ({"random_parameter": "abcd"}, 1), ({"add_value": "1", "x": ""}, 2)],
+)
+def test_a_node_that_misses_its_params(
+    models_catalog: Catalog, libraries: dict[str, Library], params: dict[str, str], code: int
+) -> None:
+    node = custom("n", "add_sub", {"y": "output_numbers"}, params, input_numbers="request.x")
+    p = load(models_catalog, entry(["x"], [node], y="n.y"), libraries)
+    with refused("INTERNAL", f"Custom node failed on execution - Node: n execute returned {code}"):
+        infer(p, x=X)
+
+
+def test_params_and_any_size(models_catalog: Catalog, libraries: dict[str, Library]) -> None:
+    params = {"add_value": "3.2", "sub_value": "2.7"}
+    node = custom("n", "add_sub", {"y": "output_numbers"}, params, input_numbers="request.x")
+    p = load(models_catalog, entry(["x"], [node], y="n.y"), libraries)
+    assert [spec.metadata_shape for spec in (*p.signature.inputs, *p.signature.outputs)] == [
+        [1, -1], [1, -1],
+    ]  # fmt: skip
+    for numbers in ([[2.4, 9.3, -7.1]], [[]], [list(range(5000))]):
+        x = np.array(numbers, np.float32)
+        np.testing.assert_allclose(infer(p, x=x)["y"], x + 0.5, rtol=1e-6, atol=1e-6)
+    with refused("INTERNAL", "execute returned 4"):
+        infer(p, x=np.zeros((2, 3), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("criteria", "row"), [("MAXIMUM_MINIMUM", 0), ("MAXIMUM_AVERAGE", 2), ("MAXIMUM_MAXIMUM", 2)]
+)
+def test_a_custom_node_gathers(
+    models_catalog: Catalog, libraries: dict[str, Library], criteria: str, row: int
+) -> None:
+    nodes = [
+        custom("ops", "ops", RESULTS, split=4, **OPS_NODE),
+        model("each", "dummy", b="ops.rows"),
+        custom("join", "maximum", {"best": "maximum_tensor"}, {"selection_criteria": criteria},
+               gather="ops", input_tensors="each.a"),
+    ]  # fmt: skip
+    p = load(models_catalog, entry(["x", "f"], nodes, y="join.best"), libraries)
+    assert [spec.metadata_shape for spec in p.signature.outputs] == [[1, -1]]
+    assert np.array_equal(infer(p, x=OPS, f=FACTORS)["y"], ROWS[row] + 1)
+    nodes[2]["demultiply_count"] = 1
+    with pytest.raises(PipelineError, match="node join: output maximum_tensor is"):
+        load(models_catalog, entry(["x", "f"], nodes, y="join.best"), libraries)
+
+
+def image_node(params: dict[str, str] | None = None) -> dict[str, Any]:
+    return custom("n", "pool", {"y": "image"}, params, image="request.x")
+
+
+def test_images_are_transformed(models_catalog: Catalog, libraries: dict[str, Library]) -> None:
+    p = load(models_catalog, entry(["x"], [image_node({"channels": "3"})], y="n.y"), libraries)
+    assert [spec.metadata_shape for spec in (*p.signature.inputs, *p.signature.outputs)] == [
+        [-1, -1, -1, 3], [-1, 3, -1, -1],
+    ]  # fmt: skip
+    x = np.arange(2 * 4 * 5 * 3, dtype=np.float32).reshape(2, 4, 5, 3)
+    assert np.array_equal(infer(p, x=x)["y"], x.transpose(0, 3, 1, 2) + 8)
+
+
+def test_an_output_of_no_bytes(models_catalog: Catalog, libraries: dict[str, Library]) -> None:
+    p = load(models_catalog, entry(["x"], [image_node()], y="n.y"), libraries)
+    for shape in ((2, 0, 5, 3), (0, 1, 1, 1), (2, 1, 1, 0)):
+        assert infer(p, x=np.zeros(shape, np.float32))["y"].shape == shape
+
+
+def balance(folder: Path) -> dict[str, int]:
+    """What the library `pool` has not got back, and how often it got what was never lent."""
+    gc.collect()
+    return {what: counted(folder, "pool", what) for what in ("blocks", "managers", "strangers")}
+
+
+@pytest.mark.parametrize("params", [{}, {"sulks": "yes"}])
+def test_release_gets_each_pointer_once_and_with_its_manager(
+    models_catalog: Catalog, libraries: dict[str, Library], folder: Path, params: dict[str, str]
+) -> None:
+    # Two nodes, two managers: what one gave outlives its call as the input of the other.
+    before = balance(folder)
+    after = {**image_node(params), "name": "m", "inputs": sources(image="n.y")}
+    nodes = [image_node(params), after]
+    p = load(models_catalog, entry(["x"], nodes, y="n.y", z="m.y"), libraries)
+    x = np.ones((1, 8, 8, 3), np.float32)
+    with ThreadPoolExecutor(8) as pool:
+        for outputs in pool.map(lambda _: infer(p, x=x), range(200)):
+            assert (outputs["y"] == 9).all()
+            assert (outputs["z"] == 17).all()
+    p.unload()
+    assert balance(folder) == before
+
+
+def test_an_output_in_use_keeps_the_manager(
+    models_catalog: Catalog, libraries: dict[str, Library], folder: Path
+) -> None:
+    before = balance(folder)
+    p = load(models_catalog, entry(["x"], [image_node()], y="n.y"), libraries)
+    with CallContext() as call:
+        outputs = p.infer({"x": np.ones((1, 1, 1, 1), np.float32)}, call)
+        p.unload()
+        assert balance(folder)["managers"] == before["managers"] + 1
+        assert outputs["y"] == 9
+        del outputs
+    assert balance(folder) == before
+
+
+@pytest.mark.parametrize("end", ["an answer", "an error", "a client that left"])
+def test_megabytes_do_not_pile_up(
+    models_catalog: Catalog, libraries: dict[str, Library], end: str
+) -> None:
+    params = {"add_value": "3", "sub_value": "2"}
+    output = {"y": "output_numbers"}
+    nodes = [
+        custom("n", "add_sub", output, params, input_numbers="request.x"),
+        custom("m", "add_sub", output, {} if end == "an error" else params, input_numbers="n.y"),
+    ]
+    p = load(models_catalog, entry(["x"], nodes, y="m.y"), libraries)
+    x = np.ones((1, 1 << 18), np.float32)
+
+    def ask() -> None:
+        looks = iter([True, True])
+        call = CallContext(lambda: end != "a client that left" or next(looks, False))
+        with call, suppress(ServingError):
+            p.infer({"x": x}, call)
+
+    process = psutil.Process()
+    for _ in range(20):
+        ask()
+    before = process.memory_info().rss
+    for _ in range(200):
+        ask()
+    assert process.memory_info().rss - before < 50 << 20, "of 200 and 400 MB"
 
 
 def test_everything_is_given_back(

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pipelines.pipes import X, entry, infer, load, model, model_catalog, refused
+from pipelines.pipes import X, custom, entry, infer, load, model, model_catalog, refused
 
+from kfs.datatypes import DATATYPES
 from kfs.repository.catalog import Catalog
 from kfs.servables.base import CallContext
+from kfs.signature import Signature, TensorSpec, fixed
+from kfs.tensors.arrays import Tensor, TensorMap
 
 
 def test_one_node(models_catalog: Catalog) -> None:
@@ -181,6 +185,82 @@ def test_one_slot_and_dozens_of_requests(tmp_path: Path) -> None:
     with ThreadPoolExecutor(48) as pool:
         assert all(pool.map(ask, range(144)))
     assert not catalog.find("dummy", "").leases
+
+
+def test_one_slot_shared_by_pipelines_demultiplexers_and_bare_calls(tmp_path: Path) -> None:
+    """Nested shards, a fan-out and calls of the model itself, all on one slot at a time."""
+    catalog = model_catalog(tmp_path, nireq=1)
+    nested = [
+        model("outer", "nested", b="request.b", split=3),
+        model("inner", "rows", b="outer.a", split=4),
+        model("each", "dummy", b="inner.a"),
+        model("again", "dummy", b="each.a"),
+        model("join", "rows", b="again.a", gather="inner"),
+    ]
+    wide = [model(f"n{i}", "dummy", b="request.b") for i in range(12)]
+    outputs = {f"o{i}": f"n{i}.a" for i in range(12)}
+    deep = load(catalog, entry(["b"], nested, name="deep", a="join.a"))
+    broad = load(catalog, entry(["b"], wide, name="broad", **outputs))
+    cube = np.arange(120, dtype=np.float32).reshape(3, 4, 1, 10)
+
+    def ask_deep(number: int) -> bool:
+        return np.array_equal(infer(deep, b=cube + number)["a"], cube + number + 5)
+
+    def ask_broad(number: int) -> bool:
+        found = infer(broad, b=X + number)
+        return len(found) == 12 and all((a == X + number + 1).all() for a in found.values())
+
+    def ask_model(number: int) -> bool:
+        with CallContext() as call, catalog.lease("dummy", "", call) as servable:
+            return bool((servable.infer({"b": X + number}, call)["a"] == X + number + 1).all())
+
+    asks = [ask_deep, ask_broad, ask_model]
+    with ThreadPoolExecutor(48) as pool:
+        answers = [pool.submit(asks[number % 3], number) for number in range(240)]
+        assert all(answer.result(timeout=120) for answer in answers)
+    for name in ("dummy", "rows", "nested"):
+        assert not catalog.find(name, "").leases
+
+
+def test_sessions_run_side_by_side_when_nothing_is_known_of_them() -> None:
+    """Nodes that wait for each other: none could go on alone."""
+    together = threading.Barrier(3)
+
+    class Meeting:
+        def initialize(self, params: Mapping[str, str]) -> Meeting:
+            return self
+
+        def describe(self) -> Signature:
+            spec = TensorSpec("x", DATATYPES["FP32"], fixed(1, 10), "...")
+            return Signature((spec,), (spec,))
+
+        def execute(self, inputs: Mapping[str, Tensor]) -> TensorMap:
+            together.wait(timeout=30)
+            return {"x": inputs["x"]}
+
+        def close(self) -> None: ...
+
+    names = ["n0", "n1", "n2"]
+    nodes = [custom(name, "meeting", {"y": "x"}, x="request.x") for name in names]
+    config = entry(["x"], nodes, **{f"{name}_y": f"{name}.y" for name in names})
+    p = load(Catalog(), config, {"meeting": Meeting()})
+    assert len(infer(p, x=X)) == 3
+
+
+def test_the_first_error_ends_a_call_and_the_rest_is_drained(tmp_path: Path) -> None:
+    catalog = model_catalog(tmp_path, nireq=1)
+    nodes = [
+        model("n", "dynamic", b="request.b"),
+        model("m", "batches", b="n.a"),
+        model("o", "dynamic", b="request.b"),
+    ]
+    p = load(catalog, entry(["b"], nodes, a="m.a", o="o.a"))
+    for _ in range(20):
+        with refused("INVALID_ARGUMENT", "Node: m"):
+            infer(p, b=np.ones((6, 10), np.float32))
+        assert (infer(p, b=np.ones((5, 10), np.float32))["a"] == 3).all()
+    for name in ("dynamic", "batches"):
+        assert not catalog.find(name, "").leases
 
 
 def test_nothing_starts_for_a_call_that_is_over(models_catalog: Catalog) -> None:

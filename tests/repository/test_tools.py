@@ -79,3 +79,56 @@ def test_the_index_and_models_show_states_and_errors(serve: ServeModels, folder:
     assert done.exit_code == 0, done.output
     assert "1, 2, 3 (unavailable)" in done.output
     assert "version 3: no model in" in done.output
+
+
+PIPELINE = {
+    "name": "shards", "inputs": ["x"], "demultiply_count": 3,
+    "nodes": [{"name": "each", "type": "DL model", "model_name": "good", "version": 1,
+               "inputs": [{"b": {"node_name": "request", "data_item": "x"}}],
+               "outputs": [{"data_item": "a", "alias": "y"}]}],
+    "outputs": [{"result": {"node_name": "each", "data_item": "y"}}],
+}  # fmt: skip
+
+
+def check_pipelines(folder: Path, *pipelines: dict[str, Any], **keys: Any) -> Result:
+    policy = {"specific": {"versions": [1]}}
+    good = {"name": "good", "base_path": "good", "model_version_policy": policy}
+    path = folder / "config.json"
+    config = {"model_config_list": [{"config": good}], "pipeline_config_list": pipelines, **keys}
+    path.write_text(json.dumps(config))
+    return CliRunner().invoke(cli, ["check", "--config-path", str(path)])
+
+
+def test_check_draws_a_pipeline_with_its_shapes(folder: Path) -> None:
+    done = check_pipelines(folder, PIPELINE)
+    assert done.exit_code == 0, done.output
+    tree = """
+pipeline shards
+  request
+    x FP32 (3,1,10)
+    for each of 3 shards
+      each: model good, version 1
+        b FP32 (1,10) <- request.x
+        -> y: FP32 (1,10)
+  response
+    result FP32 (3,1,10) <- each.y
+"""
+    assert tree in done.output
+
+
+def test_check_says_which_node_of_a_pipeline_is_wrong(folder: Path) -> None:
+    node = {**PIPELINE["nodes"][0], "model_name": "none"}
+    custom = {**PIPELINE["nodes"][0], "type": "custom", "library_name": "lib"}
+    del custom["model_name"], custom["version"]
+    done = check_pipelines(
+        folder,
+        PIPELINE,
+        {**PIPELINE, "name": "modelless", "nodes": [node]},
+        {**PIPELINE, "name": "closed", "nodes": [custom]},
+        custom_node_library_config_list=[{"name": "lib", "base_path": "lib.so"}],
+    )
+    assert done.exit_code == 1
+    assert "pipeline modelless: node each: model none version 1 is not available" in done.output
+    assert "pipeline closed: node each: library lib: cannot open" in done.output
+    assert "2 of 4 cannot be served" in done.output
+    assert "pipeline shards\n" in done.output, "the others are drawn"

@@ -11,23 +11,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kfs.cli.console import print_table
+from kfs.cli.console import print_outline, print_table
 
 if TYPE_CHECKING:
-    from kfs.repository.storage import Storage
-    from kfs.settings import ModelSettings
-    from kfs.signature import TensorSpec
+    from kfs.repository.catalog import Catalog, Entry
+    from kfs.servables.base import Servable
 
 
 @dataclass(frozen=True)
 class _Finding:
-    """One line of the report."""
+    """One line of the report: a version that would be served, or why a name would not be."""
 
     name: str
-    version: str
-    inputs: str = ""
-    outputs: str = ""
+    version: str = ""
     error: str = ""
+    servable: Servable | None = None
 
 
 @click.command()
@@ -35,77 +33,71 @@ class _Finding:
               type=click.Path(dir_okay=False, path_type=Path),
               help="The config.json to look at.")  # fmt: skip
 def check(*, config_path: Path) -> None:
-    """Validate a config.json and load its models, without serving them.
+    """Validate a config.json and load all that it names, without serving it.
 
     Exit code 0 when everything in it can be served, else 1.
     """
+    from kfs.repository.catalog import Catalog
     from kfs.repository.config import ConfigError, read_config
+    from kfs.repository.repository import Repository
     from kfs.settings import ModelSettings
 
-    try:
-        wanted = read_config(config_path, ModelSettings("", ""))
-    except ConfigError as error:
-        raise click.ClickException(str(error)) from None
-    findings = [_Finding(name, "", error=error) for name, error in wanted.broken.items()]
-    for settings in wanted.models.values():
-        findings.extend(_try(settings))
-    print_table(
-        f"What {config_path} would serve",
-        ["name", "version", "result", "inputs", "outputs"],
-        [[found.name, found.version, found.error or "ok", found.inputs, found.outputs]
-         for found in findings],
-    )  # fmt: skip
-    broken = sum(bool(found.error) for found in findings)
-    click.echo(f"{broken} of {len(findings)} cannot be served" if broken else "Everything is fine")
+    catalog = Catalog()
+    repository = Repository(
+        catalog,
+        lambda: read_config(config_path, ModelSettings("", "")),
+        config_path,
+        lambda name, serving: None,
+    )
+    with closing(repository):
+        try:
+            repository.load()
+        except ConfigError as error:
+            raise click.ClickException(str(error)) from None
+        findings = list(_look(catalog))
+        _report(config_path, findings)
+    broken = len({found.name for found in findings if found.error})
+    names = len({found.name for found in findings})
+    click.echo(f"{broken} of {names} cannot be served" if broken else "Everything is fine")
     sys.exit(1 if broken else 0)
 
 
-def _try(settings: ModelSettings) -> Iterator[_Finding]:
-    """Load the versions that the policy chooses, one after the other."""
-    from kfs.errors import ModelLoadError
-    from kfs.repository.storage import open_storage
-
-    try:
-        storage = open_storage(str(settings.base_path))
-    except ModelLoadError as error:
-        yield _Finding(settings.name, "", error=str(error))
-        return
-    with closing(storage):
-        yield from _try_versions(settings, storage)
+def _look(catalog: Catalog) -> Iterator[_Finding]:
+    for name, entry in catalog.snapshot.items():
+        yield from _look_at(name, entry)
 
 
-def _try_versions(settings: ModelSettings, storage: Storage) -> Iterator[_Finding]:
-    from kfs.errors import ModelLoadError
-    from kfs.servables.model import Model
-
-    try:
-        there = storage.find_versions()
-    except ModelLoadError as error:
-        yield _Finding(settings.name, "", error=str(error))
-        return
-    chosen = settings.version_policy.choose(frozenset(there))
-    if not chosen:
-        yield _Finding(settings.name, "", error=f"no version to serve in {settings.base_path}")
-    for version in sorted(chosen):
-        try:
-            folder = storage.fetch(there[version])
-        except ModelLoadError as error:
-            yield _Finding(settings.name, str(version), error=str(error))
-            continue
-        try:
-            signature = Model.load(settings, version, folder.path).signature
-        except ModelLoadError as error:
-            yield _Finding(settings.name, str(version), error=str(error))
-        else:
-            inputs, outputs = _tensors(signature.inputs), _tensors(signature.outputs)
-            yield _Finding(settings.name, str(version), inputs, outputs)
-        finally:
-            folder.remove()
+def _look_at(name: str, entry: Entry) -> Iterator[_Finding]:
+    versions = sorted(entry.versions.values(), key=lambda version: version.version)
+    failed = [version.error for version in versions if version.error is not None]
+    if not failed and (entry.error is not None or not versions):
+        yield _Finding(name, error=entry.error or "no version to serve")
+    for version in versions:
+        text = str(version.version) if version.kind.has_versions else ""
+        yield _Finding(name, text, version.error or "", version.servable)
 
 
-def _tensors(specs: tuple[TensorSpec, ...]) -> str:
-    from kfs.signature import format_shape
+def _report(config_path: Path, findings: list[_Finding]) -> None:
+    print_table(
+        f"What {config_path} would serve",
+        ["name", "version", "result", "inputs", "outputs"],
+        [[found.name, found.version, found.error or "ok", *_tensors(found.servable)]
+         for found in findings],
+    )  # fmt: skip
+    for found in findings:
+        outline = None if found.servable is None else found.servable.outline()
+        if outline is not None:
+            click.echo()
+            print_outline(outline)
 
-    return ", ".join(
-        f"{spec.name} {spec.datatype.label} {format_shape(spec.shape)}" for spec in specs
+
+def _tensors(servable: Servable | None) -> tuple[str, str]:
+    from kfs.servables.outline import format_tensor
+
+    if servable is None:
+        return "", ""
+    signature = servable.signature
+    return (
+        ", ".join(map(format_tensor, signature.inputs)),
+        ", ".join(map(format_tensor, signature.outputs)),
     )

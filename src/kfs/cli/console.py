@@ -11,6 +11,9 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
+from rich.tree import Tree
+
+from kfs.servables.outline import Outline
 
 LOG_LEVELS = {
     "TRACE": 5,
@@ -75,3 +78,18 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
         print(
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         )
+
+
+def print_outline(outline: Outline) -> None:
+    """A tree; on a pipe, lines indented by two blanks."""
+    if sys.stdout.isatty():
+        Console().print(_branch(outline))
+        return
+    for depth, text in outline.lines():
+        print("  " * depth + text)
+
+
+def _branch(outline: Outline) -> Tree:
+    tree = Tree(Text(outline.text))
+    tree.children = [_branch(part) for part in outline.parts]
+    return tree

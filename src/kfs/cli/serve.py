@@ -19,11 +19,6 @@ from kfs.metrics.families import DEFAULT, check_names
 from kfs.repository.folders import find_graph, resolve_path
 from kfs.settings import MAX_PIXELS_VARIABLE, GraphSettings, ModelSettings, ServerSettings
 
-#: Flags that are understood and will be served; until then they are refused.
-NOT_YET = {
-    "custom_node_resources_cleaner_interval_seconds": "Interval of cleaning in pipelines.",
-}
-
 _NO_REST = "there is no REST inference here, only gRPC"
 _NO_GENAI = "generative pipelines and model downloads are no part of this server"
 _NO_EDIT = "this server does not edit configuration files"
@@ -66,16 +61,15 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 def _refuse(context: click.Context, option: click.Parameter, value: object) -> None:
     if value is None or value is False:
         return
-    reason = REFUSED.get(str(option.name), "not served yet")
-    raise click.UsageError(f"--{option.name}: {reason}")
+    raise click.UsageError(f"--{option.name}: {REFUSED[str(option.name)]}")
 
 
 def _refused_flags(command: _Command) -> _Command:
     """Understand the flags, so that they are refused by name and not as unknown."""
-    for name in [*NOT_YET, *REFUSED]:
+    for name in REFUSED:
         command = click.option(
-            f"--{name}", is_flag=name in VALUELESS, default=None, hidden=name in REFUSED,
-            callback=_refuse, expose_value=False, help=NOT_YET.get(name),
+            f"--{name}", is_flag=name in VALUELESS, default=None, hidden=True, callback=_refuse,
+            expose_value=False,
         )(command)  # fmt: skip
     return command
 
@@ -92,7 +86,7 @@ _SECTIONS = {
                                      "metric_names"),
     "TLS": ("certificate_path", "key_path", "client_ca_path"),
     "Logs": ("log_level", "log_path", "log_format"),
-    "Understood, but not served yet": tuple(NOT_YET),
+    "Pipelines": ("custom_node_resources_cleaner_interval_seconds",),
 }  # fmt: skip
 
 
@@ -210,6 +204,10 @@ def _choose_metrics(
               help="Calls in progress at a time; 0 for 8 per core, at least 64.")  # fmt: skip
 @click.option("--grpc_channel_arguments", metavar="KEY=VALUE,...", callback=_parse_arguments,
               help="Options handed to gRPC as they are.")  # fmt: skip
+@click.option("--custom_node_resources_cleaner_interval_seconds", metavar="N",
+              type=click.IntRange(1), default=300, show_default=True, expose_value=False,
+              help="Taken, and without effect: what a custom node holds is given back as soon as "
+              "nothing uses it.")  # fmt: skip
 @click.option("--grpc_workers", "--workers", "n_workers", metavar="N", default=1,
               type=click.IntRange(1, 1024), show_default=True,
               help="Server processes on the port, each with its part of the cores.")  # fmt: skip

@@ -204,7 +204,8 @@ class Catalog:
     def add_name(self, name: str) -> None:
         """Make a name known, whatever becomes of its versions."""
         with self._write:
-            self.snapshot = MappingProxyType({name: Entry(), **self.snapshot})
+            entry = self.snapshot.get(name, Entry())
+            self.snapshot = MappingProxyType({**self.snapshot, name: entry})
 
     def begin(
         self,

@@ -29,7 +29,8 @@ class Pipelines:
         self._metrics = metrics
         self._specs: Mapping[str, PipelineSpec] = {}
         self._libraries: dict[LibrarySpec, Library] = {}
-        self._by_name: dict[str, Library] = {}
+        #: What opening each gave.
+        self._by_name: dict[str, Library | PipelineError] = {}
         #: What each pipeline was made of: its spec, its libraries, and the servables of its models.
         self._made_of: dict[str, tuple[object, ...]] = {}
 
@@ -73,12 +74,13 @@ class Pipelines:
                     self._libraries[spec] = open_library(spec, folder)
                 self._by_name[spec.name] = self._libraries[spec]
             except PipelineError as error:
+                self._by_name[spec.name] = error
                 _log.error("%s", error)
 
     def _parts(self, spec: PipelineSpec) -> tuple[object, ...]:
         return (spec, *self._used_libraries(spec), *self._used_models(spec))
 
-    def _used_libraries(self, spec: PipelineSpec) -> Iterator[Library | None]:
+    def _used_libraries(self, spec: PipelineSpec) -> Iterator[Library | PipelineError | None]:
         for node in spec.nodes:
             if node.library is not None:
                 yield self._by_name.get(node.library)

@@ -16,6 +16,7 @@ from kfs.errors import ServingError
 from kfs.metrics.servables import ServableMetrics, infer_method
 from kfs.servables.answers import select_outputs, write_answer
 from kfs.servables.binding import bind
+from kfs.servables.outline import Outline
 from kfs.servables.request_log import log_request
 from kfs.signature import Signature
 from kfs.tensors.arrays import TensorMap
@@ -183,6 +184,10 @@ class Servable(ABC):
         if error.status in (errors.CANCELLED, errors.DEADLINE_EXCEEDED):
             raise error
         return write_error(str(error))
+
+    def outline(self) -> Outline | None:
+        """What it is made of; None for what has no parts."""
+        return None
 
     def bind(self, request: Request) -> TensorMap:
         """The request's inputs as tensors of this signature; see `binding.bind`."""

@@ -16,12 +16,14 @@ static inline void* take(size_t nbytes) {
     return malloc(nbytes + 1);
 }
 
+#ifndef OWN_RELEASE
 int release(void* ptr, void* manager) {
     (void)manager;
     n_blocks--;
     free(ptr);
     return 0;
 }
+#endif
 
 static inline const char* param(const struct CustomNodeParam* params, int count, const char* key) {
     for (int i = 0; i < count; i++)
@@ -48,4 +50,12 @@ static inline struct CustomNodeTensor fp32(const char* name, int count, const ui
 
 static inline struct CustomNodeTensorInfo info_of(const char* name, int count, const uint64_t* dims) {
     return (struct CustomNodeTensorInfo){name, take_dims(count, dims), count, FP32};
+}
+
+static inline int describe(const char* name, int count, const uint64_t* dims,
+                           struct CustomNodeTensorInfo** info, int* infoCount) {
+    *info = take(sizeof **info);
+    **info = info_of(name, count, dims);
+    *infoCount = 1;
+    return 0;
 }

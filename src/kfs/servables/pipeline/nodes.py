@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from kfs import errors
@@ -11,18 +10,27 @@ from kfs.servables.base import CallContext, Servable, ServableSource
 from kfs.servables.checks import check_input
 from kfs.servables.pipeline.library import LibraryNode
 from kfs.signature import Signature
-from kfs.tensors.arrays import Tensor, TensorMap
+from kfs.tensors.arrays import TensorMap
 
-#: Takes an output by the model's or library's name; `borrowed` memory is valid only during the
-#: call of it.
-Put = Callable[[str, Tensor, bool], None]
+
+class Put(Protocol):
+    """Takes the outputs by the model's or library's names."""
+
+    def __call__(self, outputs: TensorMap, *, borrowed: bool) -> None:
+        """
+        Args:
+            borrowed: their memory is valid only during this call.
+
+        Raises:
+            ServingError: INTERNAL, one is missing; INVALID_ARGUMENT, one cannot be gathered.
+        """
 
 
 class Node(Protocol):
     """Runs one session of a step."""
 
     def run(self, inputs: TensorMap, put: Put, call: CallContext, *, is_last: bool) -> None:
-        """Hand every output to `put`.
+        """Hand the outputs to `put`.
 
         Args:
             is_last: nothing runs in this call after it, so it may hold on to what it leased
@@ -67,8 +75,7 @@ class ModelNode:
             self._check_names(servable.signature)
         for spec in servable.signature.inputs:
             check_input(spec, inputs[spec.name])
-        for name, tensor in servable.infer(inputs, call).items():
-            put(name, tensor, borrowed)
+        put(servable.infer(inputs, call), borrowed=borrowed)
 
     def _check_names(self, now: Signature) -> None:
         """Another version than the pipeline was planned with still has to fit into it."""
@@ -93,5 +100,4 @@ class CustomNode:
 
     def run(self, inputs: TensorMap, put: Put, call: CallContext, *, is_last: bool) -> None:
         call.check()
-        for name, tensor in self._instance.execute(inputs).items():
-            put(name, tensor, False)
+        put(self._instance.execute(inputs), borrowed=False)

@@ -10,10 +10,13 @@ from kfs._fast.wire import Request
 from kfs.errors import ServingError
 from kfs.servables.base import CallContext, Servable, ServableSource
 from kfs.servables.binding import bind
+from kfs.servables.outline import Outline
+from kfs.servables.pipeline.draft import Interface
 from kfs.servables.pipeline.faults import PipelineError, node_fault
 from kfs.servables.pipeline.library import Library, LibraryNode
 from kfs.servables.pipeline.nodes import CustomNode, ModelNode, Node
-from kfs.servables.pipeline.plan import Interface, Plan, make_plan
+from kfs.servables.pipeline.outline import outline_plan
+from kfs.servables.pipeline.plan import Plan, make_plan
 from kfs.servables.pipeline.run import run_plan
 from kfs.servables.pipeline.spec import NodeSpec, PipelineSpec
 from kfs.signature import format_shape
@@ -43,14 +46,17 @@ class Pipeline(Servable):
 
     @classmethod
     def load(
-        cls, spec: PipelineSpec, source: ServableSource, libraries: Mapping[str, Library]
+        cls,
+        spec: PipelineSpec,
+        source: ServableSource,
+        libraries: Mapping[str, Library | PipelineError],
     ) -> Pipeline:
         """Initialize custom nodes, check everything, and get ready.
 
         The models have to be available in `source` by now; nothing waits for them.
 
         Args:
-            libraries: the custom node libraries that could be opened, by name.
+            libraries: the custom node libraries by name, or why one could not be opened.
 
         Raises:
             PipelineError: one line with the names of the pipeline and the node.
@@ -73,6 +79,9 @@ class Pipeline(Servable):
         pipeline._log_signature()
         return pipeline
 
+    def outline(self) -> Outline:
+        return outline_plan(self.name, self.plan)
+
     def bind(self, request: Request) -> TensorMap:
         return bind(request, self.signature, demultiplexed=self.plan.demultiplexes_entry)
 
@@ -94,15 +103,12 @@ class Pipeline(Servable):
         _log.info("Loaded pipeline %s; nodes: %s", self.name, ", ".join(self._nodes))
 
 
-def _initialize(node: NodeSpec, libraries: Mapping[str, Library]) -> LibraryNode:
+def _initialize(node: NodeSpec, libraries: Mapping[str, Library | PipelineError]) -> LibraryNode:
     assert node.library is not None
     library = libraries.get(node.library)
-    if library is None:
-        raise node_fault(
-            "PIPELINE_DEFINITION_INVALID_NODE_LIBRARY", node.name,
-            f"library {node.library} is not there or could not be opened; opened were "
-            f"{', '.join(libraries) or 'none'}",
-        )  # fmt: skip
+    if library is None or isinstance(library, PipelineError):
+        why = f"library {node.library} is not there; there are {', '.join(libraries) or 'none'}"
+        raise node_fault("PIPELINE_DEFINITION_INVALID_NODE_LIBRARY", node.name, str(library or why))
     try:
         return library.initialize(node.params)
     except PipelineError as error:

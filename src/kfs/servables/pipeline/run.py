@@ -34,8 +34,11 @@ _log = logging.getLogger("kfs.pipeline")
 _MAX_THREADS = 32
 _MAX_HELPERS = max(os.cpu_count() or 1, 4) - 1
 
-# Sessions that took less than this are done sooner than threads are woken for them.
+# Sessions that cost less than this are done sooner than threads are woken for them.
 _MIN_HELPED_S = 200e-6
+# Time that passed counts for a tenth of computing: a device or a disk is worth helpers too, but
+# waiting for a slot or the interpreter, which helpers would only lengthen, mostly is not.
+_WAITING_WEIGHT = 0.1
 
 _ENDED = (errors.DEADLINE_EXCEEDED, errors.CANCELLED)
 
@@ -56,7 +59,7 @@ def run_plan(
 
     Args:
         nodes: what each step but the request and the response runs.
-        costs_s: how long a session of each step takes; learned here from request to request.
+        costs_s: what a session of each step costs; learned here from request to request.
 
     Raises:
         ServingError: the first error of a node, with the node's name.
@@ -79,27 +82,32 @@ class _Run:
         self._steps = plan.steps
         self._nodes = nodes
         self._call = call
+        self._is_debug = _log.isEnabledFor(logging.DEBUG)
         #: Shards of each demultiplexer that has run.
         self._sizes: dict[str, int] = {}
-        self._results: dict[tuple[str, str], Shards] = {}
+        #: By step and alias.
+        self._results: dict[str, dict[str, Shards]] = {}
         #: For each step, how many sessions of others each of its sessions still waits for.
         self._missing: dict[str, list[int]] = {}
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        #: The leader waits on it; nobody else waits.
+        self._changed = threading.Condition(self._lock)
+        self._is_waiting = False
         self._ready: list[tuple[Step, int]] = []
         self._n_running = 0
         self._fault: BaseException | None = None
         self._outputs: TensorMap | None = None
         self._helpers: list[Future[None]] = []
+        self._n_helpers = 0
 
     def begin(self, tensors: TensorMap) -> None:
         """Take the request: the results of the entry."""
         entry = self._steps[ENTRY]
-        for name in entry.outputs:
-            self._result(entry, name).put(0, tensors[name], borrowed=False)
-        with self._changed:
-            for name, step in self._steps.items():
-                if not step.dependencies and name != ENTRY:
-                    self._ready.append((step, 0))
+        for name, shards in self._results_of(entry).items():
+            shards.put(0, tensors[name], borrowed=False)
+        for name, step in self._steps.items():
+            if not step.dependencies and name != ENTRY:
+                self._ready.append((step, 0))
         try:
             self._finish(entry, 0)
         except ServingError as error:
@@ -122,76 +130,91 @@ class _Run:
         return self._outputs
 
     def _work(self, *, leads: bool) -> None:
-        while (task := self._next(leads=leads)) is not None:
-            step, index = task
+        task = self._next(leads=leads, has_run=False)
+        while task is not None:
             try:
-                self._execute(step, index)
+                self._execute(*task)
             except BaseException as error:
                 self._fail(error)
-            finally:
-                with self._changed:
-                    self._n_running -= 1
-                    self._changed.notify_all()
+            task = self._next(leads=leads, has_run=True)
 
-    def _next(self, *, leads: bool) -> tuple[Step, int] | None:
-        with self._changed:
+    def _next(self, *, leads: bool, has_run: bool) -> tuple[Step, int] | None:
+        with self._lock:
+            if has_run:
+                self._n_running -= 1
             while not self._ready:
-                if not leads or not self._n_running:
-                    return None
-                self._changed.wait()
+                if leads and self._n_running:
+                    self._is_waiting = True
+                    self._changed.wait()
+                    self._is_waiting = False
+                    continue
+                if not leads:
+                    self._n_helpers -= 1
+                self._wake_leader()
+                return None
             self._n_running += 1
             return self._ready.pop()
 
+    def _wake_leader(self) -> None:
+        if self._is_waiting:
+            self._changed.notify()
+
     def _fail(self, error: BaseException) -> None:
-        with self._changed:
+        with self._lock:
             if self._fault is None:
                 self._fault = error
             self._ready.clear()
 
     def _execute(self, step: Step, index: int) -> None:
         inputs = {feed.name: self._input(step, index, feed) for feed in step.feeds}
-        if step.name == EXIT:
+        name = step.name
+        if name == EXIT:
             for spec in self._plan.signature.outputs:
                 _check_output(spec, inputs[spec.name])
             self._outputs = inputs
             return
-        begin = time.perf_counter()
         try:
             self._call.check()
-            self._run_node(step, index, inputs)
-            self._learn(step, time.perf_counter() - begin)
+            if self._is_debug or (self._plan.is_parallel and index == 0):
+                self._measure(step, index, inputs)
+            else:
+                self._run_node(step, index, inputs)
             self._finish(step, index)
         except ServingError as error:
             if error.status in _ENDED:
                 raise
-            raise ServingError(
-                error.status, f"Node: {step.name} {error.details}".rstrip()
-            ) from error
+            raise ServingError(error.status, f"Node: {name} {error.details}".rstrip()) from error
         except Exception as error:
-            _log.exception("Unexpected error in node %s", step.name)
-            raise ServingError(errors.INTERNAL_ERROR, f"Node: {step.name}") from error
-        if _log.isEnabledFor(logging.DEBUG):
-            elapsed_us = (time.perf_counter() - begin) * 1e6
-            _log.debug("Node: %s; session: %s; %.0f us",
-                       step.name, self._session_key(step, index), elapsed_us)  # fmt: skip
+            _log.exception("Unexpected error in node %s", name)
+            raise ServingError(errors.INTERNAL_ERROR, f"Node: {name}") from error
 
     def _run_node(self, step: Step, index: int, inputs: TensorMap) -> None:
-        places = [(item, self._result(step, alias)) for alias, item in step.outputs.items()]
-        filled = set()
+        shards = self._results.get(step.name) or self._results_of(step)
+        places = [(item, shards[alias]) for alias, item in step.outputs.items()]
 
-        def put(name: str, tensor: Tensor, borrowed: bool) -> None:
-            for item, shards in places:
-                if item == name:
-                    shards.put(index, tensor, borrowed=borrowed)
-                    filled.add(name)
+        def put(outputs: TensorMap, *, borrowed: bool) -> None:
+            for item, place in places:
+                tensor = outputs.get(item)
+                if tensor is None:
+                    raise ServingError(
+                        errors.CUSTOM_NODE_OUTPUTS_CORRUPTED, f"output {item} is missing"
+                    )
+                place.put(index, tensor, borrowed=borrowed)
 
         self._nodes[step.name].run(inputs, put, self._call, is_last=self._is_last(step))
-        for item, _ in places:
-            if item not in filled:
-                raise ServingError(
-                    errors.CUSTOM_NODE_OUTPUTS_CORRUPTED,
-                    f"output {item} is missing",
-                )
+
+    def _measure(self, step: Step, index: int, inputs: TensorMap) -> None:
+        """Run it, learn what it costs, and tell it to those who debug."""
+        began, began_cpu = time.perf_counter(), time.thread_time()
+        self._run_node(step, index, inputs)
+        elapsed_s = time.perf_counter() - began
+        cost_s = max(time.thread_time() - began_cpu, _WAITING_WEIGHT * elapsed_s)
+        # Down at once, up slowly: one that was interrupted seems long.
+        known = self._costs_s.get(step.name, cost_s)
+        self._costs_s[step.name] = min(cost_s, 0.9 * known + 0.1 * cost_s)
+        if self._is_debug:
+            _log.debug("Node: %s; session: %s; %.0f us",
+                       step.name, self._session_key(step, index), elapsed_s * 1e6)  # fmt: skip
 
     def _is_last(self, step: Step) -> bool:
         """Whether the response waits for this session and no other: all others are done."""
@@ -202,57 +225,59 @@ class _Run:
 
     # Sessions.
 
-    def _n_sessions(self, step: Step) -> int:
-        return math.prod(self._sizes[name] for name in step.path)
+    def _n_sessions(self, path: tuple[str, ...]) -> int:
+        """How many there are within the demultiplexers of `path`."""
+        return math.prod([self._sizes[name] for name in path]) if path else 1
 
-    def _result(self, step: Step, alias: str) -> Shards:
-        key = (step.name, alias)
-        found = self._results.get(key)
-        if found is None:
-            made = Shards(self._n_sessions(step), gathered=alias in step.gathered)
-            found = self._results.setdefault(key, made)  # atomic: the first one made is used
-        return found
+    def _results_of(self, step: Step) -> dict[str, Shards]:
+        n_sessions = self._n_sessions(step.path)
+        made = {alias: Shards(n_sessions, gathered=alias in step.gathered)
+                for alias in step.outputs}  # fmt: skip
+        return self._results.setdefault(step.name, made)  # atomic: the first one made is used
 
     def _input(self, step: Step, index: int, feed: Feed) -> Tensor:
         source = self._steps[feed.source.node]
-        shards = self._results[source.name, feed.source.item]
-        depth = len(step.path)
-        if depth > len(source.path):  # one shard of what the source demultiplexes
-            parent, shard = divmod(index, self._sizes[source.name])
-            whole = shards.at(parent)
-            assert not isinstance(whole, StringTensor)  # count_shards refused it
-            view: Tensor = whole[shard]
-            return view
-        if depth == len(source.path):
+        shards = self._results[source.name][feed.source.item]
+        depth, source_depth = len(step.path), len(source.path)
+        if depth == source_depth:
             return shards.at(index)
-        sizes = [self._sizes[name] for name in source.path[depth:]]
-        return shards.gather(index * math.prod(sizes), sizes)
+        if depth < source_depth:
+            sizes = [self._sizes[name] for name in source.path[depth:]]
+            return shards.gather(index * math.prod(sizes), sizes)
+        # One shard of what the source demultiplexes.
+        parent, shard = divmod(index, self._sizes[source.name])
+        whole = shards.at(parent)
+        assert not isinstance(whole, StringTensor)  # count_shards refused it
+        view: Tensor = whole[shard]
+        return view
 
     def _finish(self, step: Step, index: int) -> None:
         """Count the session as done and make ready what waited for it alone."""
+        n_shards = None
         if step.node.demultiply is not None:
-            tensors = {alias: self._result(step, alias).at(index) for alias in step.outputs}
+            tensors = {name: shards.at(index) for name, shards in self._results[step.name].items()}
             count = None if step.node.demultiply == DYNAMIC else step.node.demultiply
             n_shards = count_shards(tensors, count)
-        with self._changed:
-            if step.node.demultiply is not None:
+        with self._lock:
+            if n_shards is not None:
                 self._sizes[step.name] = n_shards
             ready: list[tuple[Step, int]] = []
             for name in step.consumers:
                 self._count(self._steps[name], step, index, ready)
-            if self._fault is None:
-                ready.reverse()  # the last one is taken first
-                self._ready += ready
-            if not any(self._is_long(other) for other, _ in ready[:1] + ready[-1:]):
+            if not ready or self._fault is not None:
                 return
-            n_helpers = min(len(self._ready) - 1, _MAX_HELPERS - len(self._helpers))
-            for _ in range(n_helpers):
-                self._helpers.append(_pool().submit(self._work, leads=False))
+            ready.reverse()  # the last one is taken first
+            self._ready += ready
+            self._wake_leader()
+            self._call_helpers(ready)
 
-    def _learn(self, step: Step, elapsed_s: float) -> None:
-        """Down at once, up slowly: sessions that wait for others seem long."""
-        known = self._costs_s.get(step.name, elapsed_s)
-        self._costs_s[step.name] = min(elapsed_s, 0.9 * known + 0.1 * elapsed_s)
+    def _call_helpers(self, ready: list[tuple[Step, int]]) -> None:
+        wanted = min(len(self._ready) - 1, _MAX_HELPERS) - self._n_helpers
+        if wanted <= 0 or not (self._is_long(ready[0][0]) or self._is_long(ready[-1][0])):
+            return
+        self._n_helpers += wanted
+        for _ in range(wanted):
+            self._helpers.append(_pool().submit(self._work, leads=False))
 
     def _is_long(self, step: Step) -> bool:
         """Whether threads are worth waking for it; so they are for what never ran."""
@@ -261,25 +286,26 @@ class _Run:
     def _count(self, consumer: Step, step: Step, index: int, ready: list[tuple[Step, int]]) -> None:
         missing = self._missing.get(consumer.name)
         if missing is None:
-            missing = [self._n_awaited(consumer)] * self._n_sessions(consumer)
+            missing = [self._n_awaited(consumer)] * self._n_sessions(consumer.path)
             self._missing[consumer.name] = missing
-        depth = len(consumer.path)
-        if depth > len(step.path):
+        depth, step_depth = len(consumer.path), len(step.path)
+        if depth > step_depth:
             n_shards = self._sizes[step.name]
-            awaiting = range(index * n_shards, (index + 1) * n_shards)
-        else:
-            block = math.prod(self._sizes[name] for name in step.path[depth:])
-            awaiting = range(index // block, index // block + 1)
-        for session in awaiting:
-            missing[session] -= 1
-            if not missing[session]:
-                ready.append((consumer, session))
+            for session in range(index * n_shards, (index + 1) * n_shards):
+                missing[session] -= 1
+                if not missing[session]:
+                    ready.append((consumer, session))
+            return
+        session = index if depth == step_depth else index // self._n_sessions(step.path[depth:])
+        missing[session] -= 1
+        if not missing[session]:
+            ready.append((consumer, session))
 
     def _n_awaited(self, consumer: Step) -> int:
         """How many sessions of its dependencies one session waits for."""
         depth = len(consumer.path)
         return sum(
-            math.prod(self._sizes[name] for name in self._steps[dependency].path[depth:])
+            self._n_sessions(self._steps[dependency].path[depth:])
             for dependency in consumer.dependencies
         )
 
@@ -301,9 +327,7 @@ def _check_output(spec: TensorSpec, tensor: Tensor) -> None:
     if numpy != spec.datatype.numpy:
         found = "STRING" if is_string else numpy
         raise _output_fault(spec, f"precision {spec.datatype.label}", found)
-    if len(tensor.shape) != len(spec.shape) or not all(
-        dim.accepts(size) for dim, size in zip(spec.shape, tensor.shape, strict=True)
-    ):
+    if not spec.accepts(tensor.shape):
         raise _output_fault(spec, format_shape(spec.shape), format_shape(tensor.shape))
 
 

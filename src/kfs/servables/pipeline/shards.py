@@ -26,6 +26,7 @@ class Shards:
     def __init__(self, n_sessions: int, *, gathered: bool) -> None:
         self._values: list[Tensor | None] = [None] * n_sessions
         self._gathered = gathered
+        #: All of them, along a first axis.
         self._grid: Array | None = None
         self._allocating = threading.Lock()
 
@@ -44,6 +45,10 @@ class Shards:
     def at(self, index: int) -> Tensor:
         """What session `index` produced."""
         value = self._values[index]
+        if value is None and self._grid is not None:
+            # With an ellipsis it is a view also where it is a scalar.
+            whole: Tensor = self._grid[index, ...]
+            return whole
         if value is None:
             raise ServingError(errors.INTERNAL_ERROR, f"session {index} has no result")
         return value
@@ -64,20 +69,22 @@ class Shards:
             self._grid = tensor[np.newaxis]
             self._values[0] = tensor
             return
-        with self._allocating:
-            if self._grid is None:
-                self._grid = np.empty((n_sessions, *tensor.shape), tensor.dtype)
         grid = self._grid
+        if grid is None:
+            grid = self._allocate(tensor)
         if tensor.shape != grid.shape[1:] or tensor.dtype != grid.dtype:
             raise ServingError(
                 errors.INCONSISTENT_SHARDS,
                 f"Expected: {grid.dtype} {format_shape(grid.shape[1:])} as of the other shards; "
                 f"Actual: {tensor.dtype} {format_shape(tensor.shape)}",
             )
-        # With an ellipsis it is a view also where it is a scalar.
-        place = grid[index, ...]
-        np.copyto(place, tensor)
-        self._values[index] = place
+        grid[index] = tensor
+
+    def _allocate(self, first: Array) -> Array:
+        with self._allocating:
+            if self._grid is None:
+                self._grid = np.empty((len(self._values), *first.shape), first.dtype)
+            return self._grid
 
 
 def count_shards(tensors: dict[str, Tensor], count: int | None) -> int:
