@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import grpc
+import numpy as np
 from conftest import wait_until
 from graphs.graph_site import Talk, add_graph, ends, inference, session
 from hypothesis import HealthCheck, settings
@@ -21,16 +20,16 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     consumes,
     initialize,
-    multiple,
     rule,
 )
 from pipelines.pipes import entry, model
 from site_of_models import ONES, Site, plus
 from wire import infer_request
 
-import numpy as np
+from kfs._proto import grpc_predict_v2_pb2 as pb
+from kfs.repository.catalog import State, VersionEntry
 
-EXAMPLES = max(int(os.environ.get("KFS_HYPOTHESIS_EXAMPLES", "300")) // 15, 5)
+EXAMPLES = max(int(os.environ.get("KFS_HYPOTHESIS_EXAMPLES", "300")) // 20, 5)
 KINDS = ["model", "pipeline", "graph"]
 MALFORMED = b"\x0a\x7fab"
 
@@ -42,8 +41,15 @@ class Stream:
     kind: str
     talk: Talk
     added: int
-    #: Ids of the messages; None for one that cannot be answered.
-    sent: deque[str | None] = field(default_factory=deque)
+    #: The number in each message; None for one that cannot be answered.
+    sent: list[int | None] = field(default_factory=list)
+
+    def expected(self, is_error: bool) -> int | None:
+        """The message that the next answer is to; errors of a graph overtake its values."""
+        place = 0
+        if self.kind == "graph":
+            place = next(n for n, number in enumerate(self.sent) if (number is None) == is_error)
+        return self.sent.pop(place)
 
 
 class Streams(RuleBasedStateMachine):
@@ -58,6 +64,8 @@ class Streams(RuleBasedStateMachine):
         self.version = 1
         self.n_messages = 0
         self.open: list[Stream] = []
+        #: Whatever has been served.
+        self.entries: set[VersionEntry] = set()
 
     @initialize()
     def start(self) -> None:
@@ -65,16 +73,16 @@ class Streams(RuleBasedStateMachine):
         self.site.add("steady", 7)
         node = model("node", "steady", b="request.b")
         self.site.pipelines = [entry(["b"], [node], name="pipeline", a="node.a")]
-        text = ends(["b"], ["a"]) + session("steady")
-        add_graph(self.site, "graph", text + inference("steady", {"B": "b"}, {"A": "a"}, B="b", A="a"))
+        text = inference("steady", {"B": "b"}, {"A": "a"}, B="b", A="a")
+        add_graph(self.site, "graph", ends(["b"], ["a"]) + session("steady") + text)
         self.stub = self.site.start()
+        self.look()
 
     def teardown(self) -> None:
         for stream in self.open:
             stream.talk.cancel()
-        if self.site.server:
-            wait_until(lambda: not self.leases())
-            self.site.stop()
+        wait_until(self.is_free)
+        self.site.stop()
         self.folder.cleanup()
 
     # What clients do
@@ -90,9 +98,8 @@ class Streams(RuleBasedStateMachine):
     @rule(stream=streams)
     def say(self, stream: Stream) -> None:
         self.n_messages += 1
-        id = str(self.n_messages)
-        stream.talk.say(infer_request(stream.kind, raw=ONES.tobytes(), id=id))
-        stream.sent.append(id)
+        stream.talk.say(infer_request(stream.kind, raw=(self.n_messages * ONES).tobytes()))
+        stream.sent.append(self.n_messages)
 
     @rule(stream=streams, name=st.sampled_from(["nobody", "steady"]))
     def say_something_wrong(self, stream: Stream, name: str) -> None:
@@ -121,15 +128,12 @@ class Streams(RuleBasedStateMachine):
         self.open.remove(stream)
         stream.talk.cancel()
 
-    def check(self, stream, answer) -> None:
-        id = stream.sent.popleft()
-        if id is None:
-            assert answer.error_message
-            return
-        assert not answer.error_message
-        assert answer.infer_response.id == id
-        (raw,) = answer.infer_response.raw_output_contents
-        assert np.array_equal(np.frombuffer(raw, np.float32), ONES[0] + stream.added)
+    def check(self, stream: Stream, answer: pb.ModelStreamInferResponse) -> None:
+        number = stream.expected(bool(answer.error_message))
+        assert bool(answer.error_message) == (number is None)
+        if number is not None:
+            (raw,) = answer.infer_response.raw_output_contents
+            assert np.array_equal(np.frombuffer(raw, np.float32), number * ONES[0] + stream.added)
 
     # What an operator does
 
@@ -137,13 +141,31 @@ class Streams(RuleBasedStateMachine):
     def bring_a_new_version(self) -> None:
         self.version += 1
         plus(self.site.root / "model" / str(self.version), self.version)
-        self.site.poll()
+        self.look()
 
     @rule(nireq=st.integers(1, 3))
     def change_what_is_used(self, nireq: int) -> None:
         self.site.models["steady"]["nireq"] = nireq
         self.site.write()
-        self.site.poll()
+        self.look()
 
-    def leases(self):
-        ...
+    def look(self) -> None:
+        assert self.site.server
+        self.site.poll()
+        for served in self.site.server.catalog.snapshot.values():
+            self.entries.update(served.versions.values())
+
+    def is_free(self) -> bool:
+        """Whether nothing is in use, and what was replaced is unloaded."""
+        return not any(entry.leases for entry in self.entries) and all(
+            entry.is_available or entry.state is State.END for entry in self.entries
+        )
+
+
+Streams.TestCase.settings = settings(
+    max_examples=EXAMPLES,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+TestStreams = Streams.TestCase
