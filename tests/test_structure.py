@@ -19,7 +19,7 @@ FLOORS = {
 DOORS = {
     "openvino": ("servables/model/",),
     "cv2": ("tensors/images.py", "tensors/transform.py"),
-    "grpc": ("server/", "cli/client.py", "cli/models.py"),
+    "grpc": ("server/", "cli/client.py", "cli/models.py", "cli/bench/load.py"),
     "pydantic": ("repository/config.py",),
     "pydantic_core": ("repository/config.py",),
     "azure": ("repository/storage/azure.py",),
@@ -29,6 +29,7 @@ DOORS = {
     "google.cloud": ("repository/storage/gs.py",),
     "click": ("cli/",),
     "rich": ("cli/console.py",),
+    "matplotlib": ("cli/bench/plot.py",),
 }
 
 
