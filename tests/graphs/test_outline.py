@@ -6,8 +6,8 @@ from pathlib import Path
 
 from graphs.graph_site import ends, node
 
-from kfs.servables.graph import outline
 from kfs.servables.graph.graph import registry
+from kfs.servables.graph.outline import outline_plan
 from kfs.servables.graph.plan import make_plan
 from kfs.servables.graph.spec import parse_graph
 
@@ -15,7 +15,10 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "graphs"
 
 
 def lines(text: str) -> list[str]:
-    return outline(make_plan(parse_graph(text), registry))
+    """Below the graph's own line."""
+    found = outline_plan("g", make_plan(parse_graph(text), registry))
+    assert found.text == "graph g"
+    return ["  " * (depth - 1) + line for depth, line in found.lines() if depth]
 
 
 def test_models() -> None:

@@ -116,6 +116,18 @@ pipeline shards
     assert tree in done.output
 
 
+def test_check_draws_a_graph(folder: Path) -> None:
+    (folder / "graph").mkdir()
+    (folder / "graph" / "graph.pbtxt").write_text(
+        'input_stream: "in" output_stream: "out"\n'
+        'node { calculator: "PassThroughCalculator" input_stream: "in" output_stream: "out" }\n'
+    )
+    done = check_pipelines(folder, mediapipe_config_list=[{"name": "graph"}])
+    assert done.exit_code == 0, done.output
+    assert "\ngraph graph\n  input in: " in done.output
+    assert "  node PassThroughCalculator\n    in -> out\n" in done.output
+
+
 def test_check_says_which_node_of_a_pipeline_is_wrong(folder: Path) -> None:
     node = {**PIPELINE["nodes"][0], "model_name": "none"}
     custom = {**PIPELINE["nodes"][0], "type": "custom", "library_name": "lib"}

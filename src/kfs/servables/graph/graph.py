@@ -25,6 +25,7 @@ from kfs.servables.base import (
 )
 from kfs.servables.graph.calculator import RESPONSE, Registry, Setting
 from kfs.servables.graph.calculators import BUILTIN
+from kfs.servables.graph.outline import outline_plan
 from kfs.servables.graph.packets import (
     Clock,
     Output,
@@ -39,6 +40,7 @@ from kfs.servables.graph.plan import Plan, make_plan
 from kfs.servables.graph.run import Instance, Prepared
 from kfs.servables.graph.spec import GraphError, parse_graph
 from kfs.servables.graph.straight import run_straight
+from kfs.servables.outline import Outline
 from kfs.signature import Signature, TensorSpec
 from kfs.tensors.arrays import TensorMap
 
@@ -116,6 +118,9 @@ class Graph(Servable):
                 except Exception:
                     _log.exception("Unexpected error when node %s was released", node.spec.name)
         self._workers.shutdown(wait=False)
+
+    def outline(self) -> Outline:
+        return outline_plan(self.name, self.plan)
 
     def unload(self) -> None:
         self._release()
