@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import shutil
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 import grpc
 import pytest
 from conftest import wait_until
+from pipelines.pipes import C_NODES, compile_library, custom, entry
 from site_of_models import ONES, Site, ask, plus, refusal
 from wire import Stub, infer_request
 
@@ -207,6 +209,60 @@ def test_an_input_renamed_is_seen_in_metadata(site: Site) -> None:
     site.poll()
     metadata = stub.ModelMetadata(pb.ModelMetadataRequest(name="chain"))
     assert [found.name for found in metadata.inputs] == ["c"]
+
+
+def custom_chain(count: int) -> dict[str, Any]:
+    """b -> nodes of the library `ops`, whose manager is counted -> the rows of the last."""
+    nodes = [
+        custom(f"n{i}", "ops", {"y": "different_ops_results"}, input_numbers="request.b",
+               op_factors="request.f")
+        for i in range(count)
+    ]  # fmt: skip
+    outputs = {f"y{i}": f"n{i}.y" for i in range(count)}
+    return entry(["b", "f"], nodes, name="custom", **outputs)
+
+
+def n_managers(site: Site) -> int:
+    function = ctypes.CDLL(str(site.root / "libops.so")).managers
+    function.restype = ctypes.c_long
+    return int(function())
+
+
+def is_ready(stub: Stub, name: str) -> bool:
+    return bool(stub.ModelReady(pb.ModelReadyRequest(name=name)).ready)
+
+
+def test_what_custom_nodes_hold_is_given_back_at_reloads(site: Site) -> None:
+    compile_library(C_NODES / "ops.c", site.root)
+    site.libraries = {"ops": "libops.so"}
+    site.pipelines = [custom_chain(3)]
+    site.start()
+    assert n_managers(site) == 3
+    for pipelines, n_expected in (([custom_chain(2)], 2), ([], 0), ([custom_chain(3)], 3)):
+        site.pipelines = pipelines
+        site.write()
+        site.poll()
+        assert n_managers(site) == n_expected
+    site.stop()
+    assert n_managers(site) == 0
+
+
+def test_a_library_that_cannot_be_opened_and_then_can(site: Site) -> None:
+    compile_library(C_NODES / "ops.c", site.root)
+    site.pipelines = [custom_chain(1)]
+    for broken in ({"other": "libops.so"}, {"ops": "libnothing.so"}, {"ops": "a/../libops.so"}):
+        site.libraries = broken
+        if site.server is None:
+            stub = site.start()
+        site.write()
+        site.poll()
+        assert not is_ready(stub, "custom")
+    site.libraries = {"ops": "libops.so"}
+    site.write()
+    site.poll()
+    assert is_ready(stub, "custom")
+    metadata = stub.ModelMetadata(pb.ModelMetadataRequest(name="custom", version="abc"))
+    assert [list(found.shape) for found in metadata.inputs] == [[1, 10], [1, 4]]
 
 
 class Load:
