@@ -255,6 +255,17 @@ def test_params_and_any_size(models_catalog: Catalog, libraries: dict[str, Libra
         infer(p, x=np.zeros((2, 3), np.float32))
 
 
+def test_numbers_lie_where_a_pointer_to_numbers_may_point(
+    models_catalog: Catalog, libraries: dict[str, Library]
+) -> None:
+    params = {"add_value": "3", "sub_value": "2"}
+    node = custom("n", "add_sub", {"y": "output_numbers"}, params, input_numbers="request.x")
+    p = load(models_catalog, entry(["x"], [node], y="n.y"), libraries)
+    for offset in range(8):
+        x = np.frombuffer(bytes(offset) + X.tobytes(), np.float32, offset=offset).reshape(1, 10)
+        assert np.array_equal(infer(p, x=x)["y"], X + 1)
+
+
 @pytest.mark.parametrize(
     ("criteria", "row"), [("MAXIMUM_MINIMUM", 0), ("MAXIMUM_AVERAGE", 2), ("MAXIMUM_MAXIMUM", 2)]
 )
