@@ -96,7 +96,7 @@ PIPELINE_NO_RESULTS = Status(
     Code.ABORTED, "Pipeline execution aborted due to no content from custom node"
 )
 DEMULTIPLY_TOO_LARGE = Status(Code.INVALID_ARGUMENT, "Too large dimension size to demultiply")
-DEMULTIPLY_RANK = Status(Code.INVALID_ARGUMENT, "Wrong number of dimensions to demultiply")
+DEMULTIPLY_RANK = Status(Code.INTERNAL, "Wrong number of dimensions to demultiply")
 DEMULTIPLY_SIZE = Status(Code.INVALID_ARGUMENT, "Wrong dimension size to demultiply")
 DEMULTIPLY_STRING = Status(Code.INVALID_ARGUMENT, "String demultiplication is not supported")
 INCONSISTENT_SHARDS = Status(

@@ -172,6 +172,38 @@ def test_a_library_that_returns_nonsense(
 
 
 @pytest.mark.parametrize(
+    ("mode", "text"),
+    [
+        ("shape", "Invalid input shape - Node: m input: b Invalid shape - Expected: (1,10); "
+                  "Actual: (2,5)"),
+        ("flat", "Invalid number of shape dimensions - Node: m input: b Invalid shape - Expected: "
+                 "(1,10); Actual: (10)"),
+        ("halves", "Invalid input precision - Node: m input: b Invalid precision - Expected: FP32; "
+                   "Actual: FP16"),
+    ],
+)  # fmt: skip
+def test_a_library_that_returns_what_the_next_node_does_not_take(
+    models_catalog: Catalog, libraries: dict[str, Library], mode: str, text: str
+) -> None:
+    nodes = [
+        custom("bad", "bad", {"y": "result"}, {"mode": mode}, numbers="request.x"),
+        model("m", "dummy", b="bad.y"),
+    ]
+    p = load(models_catalog, entry(["x"], nodes, y="m.a"), libraries)
+    with refused("INVALID_ARGUMENT", text):
+        infer(p, x=X)
+
+
+def test_a_dynamic_demultiplexer_says_the_count_that_its_library_says(
+    models_catalog: Catalog, libraries: dict[str, Library]
+) -> None:
+    nodes = [custom("ops", "ops", RESULTS, split=-1, **OPS_NODE), model("n", "dummy", b="ops.rows")]
+    p = load(models_catalog, entry(["x", "f"], nodes, y="n.a"), libraries)
+    assert p.signature.outputs[0].metadata_shape == [4, 1, 10]
+    assert np.array_equal(infer(p, x=OPS, f=FACTORS)["y"], ROWS + 1)
+
+
+@pytest.mark.parametrize(
     ("mode", "status"),
     [
         ("initialize", "NODE_LIBRARY_INITIALIZE_FAILED"),
@@ -221,6 +253,17 @@ def test_params_and_any_size(models_catalog: Catalog, libraries: dict[str, Libra
         np.testing.assert_allclose(infer(p, x=x)["y"], x + 0.5, rtol=1e-6, atol=1e-6)
     with refused("INTERNAL", "execute returned 4"):
         infer(p, x=np.zeros((2, 3), np.float32))
+
+
+def test_numbers_lie_where_a_pointer_to_numbers_may_point(
+    models_catalog: Catalog, libraries: dict[str, Library]
+) -> None:
+    params = {"add_value": "3", "sub_value": "2"}
+    node = custom("n", "add_sub", {"y": "output_numbers"}, params, input_numbers="request.x")
+    p = load(models_catalog, entry(["x"], [node], y="n.y"), libraries)
+    for offset in range(8):
+        x = np.frombuffer(bytes(offset) + X.tobytes(), np.float32, offset=offset).reshape(1, 10)
+        assert np.array_equal(infer(p, x=x)["y"], X + 1)
 
 
 @pytest.mark.parametrize(

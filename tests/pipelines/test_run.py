@@ -16,7 +16,7 @@ from kfs.datatypes import DATATYPES
 from kfs.repository.catalog import Catalog
 from kfs.servables.base import CallContext
 from kfs.signature import Signature, TensorSpec, fixed
-from kfs.tensors.arrays import Tensor, TensorMap
+from kfs.tensors.arrays import StringTensor, Tensor, TensorMap
 
 
 def test_one_node(models_catalog: Catalog) -> None:
@@ -261,6 +261,70 @@ def test_the_first_error_ends_a_call_and_the_rest_is_drained(tmp_path: Path) -> 
         assert (infer(p, b=np.ones((5, 10), np.float32))["a"] == 3).all()
     for name in ("dynamic", "batches"):
         assert not catalog.find(name, "").leases
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 0), (3, 0, 4), (1, 0, 0)])
+def test_shards_without_elements(models_catalog: Catalog, shape: tuple[int, ...]) -> None:
+    nodes = [model("n", "dynamic", b="request.b"), model("m", "dynamic", b="n.a")]
+    p = load(models_catalog, entry(["b"], nodes, split=-1, a="m.a", n="n.a"))
+    outputs = infer(p, b=np.zeros(shape, np.float32))
+    assert outputs["a"].shape == outputs["n"].shape == shape
+
+
+class Sliced:
+    """Gives as many numbers of each shard as its first one says; with -1 as integers."""
+
+    def initialize(self, params: Mapping[str, str]) -> Sliced:
+        return self
+
+    def describe(self) -> Signature:
+        given = TensorSpec("x", DATATYPES["FP32"], fixed(1, 10), "...")
+        made = TensorSpec("x", DATATYPES["FP32"], fixed(1, -1), "...")
+        return Signature((given,), (made,))
+
+    def execute(self, inputs: Mapping[str, Tensor]) -> TensorMap:
+        x = inputs["x"]
+        assert not isinstance(x, StringTensor)
+        n = int(x[0, 0])
+        return {"x": x.astype(np.int32) if n < 0 else x[:, :n].copy()}
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("gathers", ["the response", "a node"])
+def test_shards_that_cannot_be_gathered(models_catalog: Catalog, gathers: str) -> None:
+    nodes = [custom("each", "sliced", {"y": "x"}, x="request.x")]
+    last = "each.y"
+    if gathers == "a node":
+        nodes.append(model("join", "rows", b="each.y", gather="request"))
+        last = "join.a"
+    p = load(models_catalog, entry(["x"], nodes, split=4, y=last), {"sliced": Sliced()})
+    x = np.full((4, 1, 10), 10, np.float32)
+    assert infer(p, x=x)["y"].shape == (4, 1, 10)
+    text = "Gathered tensors have inconsistent dimensions or precision - Node: each Expected: "
+    for first in (7, -1):
+        x[2, 0, 0] = first
+        with refused("INVALID_ARGUMENT", text):
+            infer(p, x=x)
+
+
+def test_each_session_is_logged_for_those_who_debug(
+    models_catalog: Catalog, caplog: pytest.LogCaptureFixture
+) -> None:
+    nodes = [
+        model("outer", "nested", b="request.b", split=3),
+        model("inner", "rows", b="outer.a", split=4),
+        model("each", "dummy", b="inner.a"),
+    ]
+    p = load(models_catalog, entry(["b"], nodes, a="each.a"))
+    with caplog.at_level("DEBUG", "kfs.pipeline"):
+        infer(p, b=np.zeros((3, 4, 1, 10), np.float32))
+    told = {record.message.rsplit(";", 1)[0] for record in caplog.records}
+    assert "Node: outer; session: " in told
+    assert {f"Node: inner; session: outer_{i}" for i in range(3)} <= told
+    keys = {f"Node: each; session: inner_{j}_outer_{i}" for i in range(3) for j in range(4)}
+    assert keys <= told
+    assert all(record.message.endswith(" us") for record in caplog.records)
 
 
 def test_nothing_starts_for_a_call_that_is_over(models_catalog: Catalog) -> None:

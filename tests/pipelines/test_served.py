@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import cv2
 import grpc
@@ -23,7 +24,21 @@ CONFIGS = [
     entry(["i"], [model("n", "image", {"o": "input"}, input="request.i")], name="picture", o="n.o"),
     entry(["i"], [model("n", "image", {"o": "input"}, input="request.i")], split=2, name="album",
           o="n.o"),
+    entry(["i"], [model("n", "image", {"o": "input"}, input="request.i")], split=-1, name="roll",
+          o="n.o"),
+    entry(["b", "unused"], [model("n", "dummy", b="request.b")], name="lazy", a="n.a"),
+    entry(["t"], [model("n", "bytes", {"o": "input"}, input="request.t")], name="words",
+          answer_string="n.o"),
+    entry(["b"], [model("n", "dummy", b="request.b")], name="through", a="n.a", b="request.b"),
 ]  # fmt: skip
+
+
+@contextmanager
+def refusal(code: str, text: str) -> Iterator[None]:
+    with pytest.raises(grpc.RpcError) as caught:
+        yield
+    assert caught.value.code().name == code, caught.value.details()
+    assert text in caught.value.details()
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +90,47 @@ def test_a_request_that_does_not_fit(stub: Stub, change: dict[str, object], text
     assert text in caught.value.details()
 
 
+@pytest.mark.parametrize("version", ["", "0", "1", "55", "-3"])
+def test_versions_are_not_looked_at(stub: Stub, version: str) -> None:
+    request = infer_request("one", raw=X.tobytes())
+    request.model_version = version
+    assert stub.ModelInfer(request, timeout=30).model_version == "1"
+
+
+@pytest.mark.parametrize("version", ["abc", "1.0", "01", "+1"])
+def test_but_they_have_to_be_versions(stub: Stub, version: str) -> None:
+    request = infer_request("one", raw=X.tobytes())
+    request.model_version = version
+    with refusal("INVALID_ARGUMENT", "invalid model version format in request"):
+        stub.ModelInfer(request, timeout=30)
+    assert stub.ModelReady(pb.ModelReadyRequest(name="one", version=version), timeout=30).ready
+    metadata = stub.ModelMetadata(pb.ModelMetadataRequest(name="one", version=version), timeout=30)
+    assert list(metadata.versions) == ["1"]
+
+
+def test_an_input_that_nothing_uses_is_not_to_be_sent(stub: Stub) -> None:
+    metadata = stub.ModelMetadata(pb.ModelMetadataRequest(name="lazy"), timeout=30)
+    assert [found.name for found in metadata.inputs] == ["b"]
+    request = infer_request("lazy", raw=X.tobytes())
+    assert stub.ModelInfer(request, timeout=30).raw_output_contents[0] == (X + 1).tobytes()
+    request.inputs.add(name="unused", datatype="FP32", shape=[1, 10])
+    request.raw_input_contents.append(X.tobytes())
+    with refusal("INVALID_ARGUMENT", "Invalid number of inputs - Expected: 1; Actual: 2"):
+        stub.ModelInfer(request, timeout=30)
+
+
+def test_what_goes_straight_through_is_no_output(stub: Stub) -> None:
+    metadata = stub.ModelMetadata(pb.ModelMetadataRequest(name="through"), timeout=30)
+    assert [(found.name, found.datatype, list(found.shape)) for found in metadata.outputs] == [
+        ("a", "FP32", [1, 10]), ("b", "INVALID", []),
+    ]  # fmt: skip
+    request = infer_request("through", raw=X.tobytes())
+    with refusal("INVALID_ARGUMENT", "Output b"):
+        stub.ModelInfer(request, timeout=30)
+    request.outputs.add(name="a")
+    assert stub.ModelInfer(request, timeout=30).raw_output_contents[0] == (X + 1).tobytes()
+
+
 def test_shards_and_none(stub: Stub) -> None:
     shards = np.arange(50, dtype=np.float32).reshape(5, 1, 10)
     request = infer_request("shards", shape=(5, 1, 10), raw=shards.tobytes())
@@ -107,6 +163,47 @@ def test_images(stub: Stub, size: tuple[int, int]) -> None:
     response = stub.ModelInfer(request, timeout=30)
     assert list(response.outputs[0].shape) == [2, 1, 8, 6, 3]
     assert response.raw_output_contents[0] == wanted.tobytes() * 2
+
+
+def encoded(*size: int) -> bytes:
+    return bytes(cv2.imencode(".png", np.full((*size, 3), (36, 27, 237), np.uint8))[1].tobytes())
+
+
+def test_as_many_images_as_the_client_likes(stub: Stub) -> None:
+    images = [encoded(8, 6), encoded(8, 6), encoded(16, 12)]
+    request = infer_request("roll", "i", "BYTES", [3], bytes_contents=images)
+    response = stub.ModelInfer(request, timeout=30)
+    assert list(response.outputs[0].shape) == [3, 1, 8, 6, 3]
+    metadata = stub.ModelMetadata(pb.ModelMetadataRequest(name="roll"), timeout=30)
+    assert list(metadata.inputs[0].shape) == [-1, 1, 8, 6, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "images", "text"),
+    [
+        ("album", [1, 2], 2, "Invalid number of shape dimensions"),
+        ("album", [3], 3, "Invalid input batch size"),
+        ("album", [2], 1, "Invalid input batch size"),
+        ("roll", [2], 1, "Invalid input batch size"),
+        ("shards", [1], 1, "Input does not accept BYTES"),
+    ],
+)
+def test_images_that_do_not_fit(
+    stub: Stub, name: str, shape: list[int], images: int, text: str
+) -> None:
+    data = [encoded(8, 6)] * images
+    tensor = "b" if name == "shards" else "i"
+    with refusal("INVALID_ARGUMENT", text):
+        stub.ModelInfer(infer_request(name, tensor, "BYTES", shape, bytes_contents=data))
+
+
+def test_strings_in_rows(stub: Stub) -> None:
+    words = [b"ala", b"", b"kota"]
+    request = infer_request("words", "t", "BYTES", [3], bytes_contents=words)
+    response = stub.ModelInfer(request, timeout=30)
+    assert (response.outputs[0].datatype, list(response.outputs[0].shape)) == ("BYTES", [3])
+    framed = b"".join(len(word).to_bytes(4, "little") + word for word in words)
+    assert response.raw_output_contents[0] == framed
 
 
 def test_a_stream(stub: Stub) -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
+import json
 import shutil
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
-from site_of_models import Site, ask, plus, refusal
+from conftest import wait_until
+from pipelines.pipes import C_NODES, compile_library, custom, entry
+from site_of_models import ONES, Site, ask, plus, refusal
+from wire import Stub, infer_request
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
 
@@ -104,3 +112,282 @@ def test_an_auto_model_cannot_be_part_of_a_pipeline(site: Site) -> None:
     assert refusal(lambda: ask(stub, "chain"))[0] == "UNAVAILABLE"
     assert site.server
     assert "node0" in str(site.server.catalog.entry("chain").error)
+
+
+def test_a_name_stays_what_it_was(site: Site) -> None:
+    site.add("one", 1)
+    site.add("two", 2)
+    site.pipelines = [chain("one")]
+    stub = site.start()
+    site.pipelines = [{**chain("one"), "name": "two"}]
+    del site.models["two"]
+    site.add("chain", 7, version=2)
+    site.write()
+    site.poll()
+    assert refusal(lambda: ask(stub, "chain")) == ("NOT_FOUND", "Pipeline is retired - chain")
+    assert refusal(lambda: ask(stub, "two"))[0] == "NOT_FOUND"
+    assert site.server
+    for name, what in (("chain", "model"), ("two", "pipeline")):
+        error = site.server.catalog.entry(name).error
+        assert error == f"{what} {name}: the name is that of something else, maybe retired"
+    assert ask(stub, "one") == 1
+
+
+def test_a_model_that_a_pipeline_uses_does_not_become_auto(site: Site) -> None:
+    site.add("one", 1)
+    site.pipelines = [chain("one")]
+    stub = site.start()
+
+    def ask_wide() -> str:
+        request = infer_request("one", shape=(3, 10), raw=ONES.tobytes() * 3)
+        return str(stub.ModelInfer(request, timeout=30).outputs[0].shape[0])
+
+    site.models["one"]["batch_size"] = "auto"
+    site.write()
+    site.poll()
+    assert ask(stub, "chain") == 1
+    assert refusal(ask_wide)[0] == "INVALID_ARGUMENT"
+    # In one step with the pipeline's end it may.
+    site.pipelines = []
+    site.write()
+    site.poll()
+    assert ask_wide() == "3"
+    assert refusal(lambda: ask(stub, "chain"))[0] == "NOT_FOUND"
+
+
+def test_no_model_at_all_leaves_the_pipeline_waiting(site: Site) -> None:
+    site.add("one", 1)
+    site.pipelines = [chain("one")]
+    stub = site.start()
+    kept = dict(site.models)
+    site.models.clear()
+    site.write()
+    site.poll()
+    assert refusal(lambda: ask(stub, "chain"))[0] == "UNAVAILABLE"
+    site.models["one"] = {**kept["one"], "base_path": "nowhere"}
+    site.write()
+    site.poll()
+    assert refusal(lambda: ask(stub, "chain"))[0] == "UNAVAILABLE"
+    site.models.update(kept)
+    site.write()
+    site.poll()
+    assert ask(stub, "chain") == 1
+
+
+def test_changes_of_several_pipelines_at_once(site: Site) -> None:
+    site.add("one", 1)
+    site.pipelines = [{**chain("one"), "name": name} for name in ("kept", "changed", "gone")]
+    stub = site.start()
+    site.pipelines = [
+        {**chain("one"), "name": "kept"},
+        {**chain("one", "one"), "name": "changed"},
+        {**chain("one", "one", "one"), "name": "new"},
+        {**chain("one", "one"), "name": "new"},
+    ]
+    site.write()
+    site.poll()
+    assert [ask(stub, name) for name in ("kept", "changed", "new")] == [1, 2, 3]
+    assert refusal(lambda: ask(stub, "gone"))[0] == "NOT_FOUND"
+    ready = {
+        name: stub.ModelReady(pb.ModelReadyRequest(name=name)).ready
+        for name in ("kept", "changed", "new", "gone")
+    }
+    assert ready == {"kept": True, "changed": True, "new": True, "gone": False}
+    code, text = refusal(lambda: stub.ModelMetadata(pb.ModelMetadataRequest(name="gone")))
+    assert (code, text) == ("NOT_FOUND", "Pipeline is retired - gone")
+
+
+def test_an_input_renamed_is_seen_in_metadata(site: Site) -> None:
+    site.add("one", 1)
+    site.pipelines = [chain("one")]
+    stub = site.start()
+    text = json.dumps(chain("one")).replace('["b"]', '["c"]').replace(
+        '"request", "data_item": "b"', '"request", "data_item": "c"'
+    )  # fmt: skip
+    site.pipelines = [json.loads(text)]
+    site.write()
+    site.poll()
+    metadata = stub.ModelMetadata(pb.ModelMetadataRequest(name="chain"))
+    assert [found.name for found in metadata.inputs] == ["c"]
+
+
+def custom_chain(count: int) -> dict[str, Any]:
+    """b -> nodes of the library `ops`, whose manager is counted -> the rows of the last."""
+    nodes = [
+        custom(f"n{i}", "ops", {"y": "different_ops_results"}, input_numbers="request.b",
+               op_factors="request.f")
+        for i in range(count)
+    ]  # fmt: skip
+    outputs = {f"y{i}": f"n{i}.y" for i in range(count)}
+    return entry(["b", "f"], nodes, name="custom", **outputs)
+
+
+def n_managers(site: Site) -> int:
+    function = ctypes.CDLL(str(site.root / "libops.so")).managers
+    function.restype = ctypes.c_long
+    return int(function())
+
+
+def is_ready(stub: Stub, name: str) -> bool:
+    return bool(stub.ModelReady(pb.ModelReadyRequest(name=name)).ready)
+
+
+def test_what_custom_nodes_hold_is_given_back_at_reloads(site: Site) -> None:
+    compile_library(C_NODES / "ops.c", site.root)
+    site.libraries = {"ops": "libops.so"}
+    site.pipelines = [custom_chain(3)]
+    site.start()
+    assert n_managers(site) == 3
+    for pipelines, n_expected in (([custom_chain(2)], 2), ([], 0), ([custom_chain(3)], 3)):
+        site.pipelines = pipelines
+        site.write()
+        site.poll()
+        assert n_managers(site) == n_expected
+    site.stop()
+    assert n_managers(site) == 0
+
+
+def test_a_library_that_cannot_be_opened_and_then_can(site: Site) -> None:
+    compile_library(C_NODES / "ops.c", site.root)
+    site.pipelines = [custom_chain(1)]
+    for broken in ({"other": "libops.so"}, {"ops": "libnothing.so"}, {"ops": "a/../libops.so"}):
+        site.libraries = broken
+        if site.server is None:
+            stub = site.start()
+        site.write()
+        site.poll()
+        assert not is_ready(stub, "custom")
+    site.libraries = {"ops": "libops.so"}
+    site.write()
+    site.poll()
+    assert is_ready(stub, "custom")
+    metadata = stub.ModelMetadata(pb.ModelMetadataRequest(name="custom", version="abc"))
+    assert [list(found.shape) for found in metadata.inputs] == [[1, 10], [1, 4]]
+
+
+class Load:
+    """Clients that ask without a pause, from threads of their own."""
+
+    def __init__(self, stub: Stub, name: str, n_clients: int = 6) -> None:
+        self._stub, self._name = stub, name
+        self._stopping = threading.Event()
+        self.answers: Counter[float] = Counter()
+        self.refusals: Counter[tuple[str, str]] = Counter()
+        self._counting = threading.Lock()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(n_clients)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        self.see_more()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+
+    def see_more(self) -> None:
+        """Wait until each client was answered since."""
+        before = self.count()
+        wait_until(lambda: self.count() >= before + 3 * len(self._threads))
+
+    def count(self) -> int:
+        return sum(self.answers.values()) + sum(self.refusals.values())
+
+    def _ask(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                answer = ask(self._stub, self._name)
+            except grpc.RpcError as error:
+                found = error.code().name, error.details()
+                with self._counting:
+                    self.refusals[found] += 1
+            else:
+                with self._counting:
+                    self.answers[answer] += 1
+
+
+def test_new_versions_and_pipelines_under_load_fail_no_request(site: Site) -> None:
+    site.add("one", 1)
+    site.add("two", 2)
+    site.pipelines = [chain("one", "one")]
+    stub = site.start()
+    with Load(stub, "chain") as load:
+        for version in range(2, 6):
+            plus(site.root / "one" / str(version), 10 ** (version - 1))
+            site.poll()
+            load.see_more()
+        site.pipelines = [chain("one", "one"), {**chain("two"), "name": "other"}]
+        site.write()
+        site.poll()
+        load.see_more()
+        assert ask(stub, "other") == 2
+    assert not load.refusals
+    # One request may meet two versions, one in each node.
+    numbers = [1, 10, 100, 1000, 10_000]
+    assert load.answers.keys() <= {a + b for a in numbers for b in numbers}
+    assert load.answers[20_000]
+
+
+def test_a_pipeline_that_changes_under_load(site: Site) -> None:
+    site.add("one", 1)
+    site.add("two", 2)
+    site.pipelines = [chain("one")]
+    stub = site.start()
+    with Load(stub, "chain") as load:
+        for models in (["one", "one"], ["two", "one"], ["two", "two", "two"], ["one"]):
+            site.pipelines = [chain(*models)]
+            site.write()
+            site.poll()
+            load.see_more()
+        site.models["one"]["nireq"] = 1
+        site.write()
+        site.poll()
+        load.see_more()
+    assert not load.refusals
+    assert load.answers.keys() <= {1, 2, 3, 6}
+    assert load.answers[6]
+
+
+def test_a_pipeline_that_goes_and_comes_under_load(site: Site) -> None:
+    site.add("one", 1)
+    site.pipelines = [chain("one", "one")]
+    stub = site.start()
+    with Load(stub, "chain") as load:
+        for pipelines in ([], [chain("one", "one")], [], [chain("one", "one")]):
+            site.pipelines = pipelines
+            site.write()
+            site.poll()
+            load.see_more()
+        shutil.rmtree(site.root / "one" / "1")
+        site.poll()
+        load.see_more()
+        plus(site.root / "one" / "2", 5)
+        site.poll()
+        load.see_more()
+    # 6 is a request between the versions: its second node waited for the new one.
+    assert {2, 10} <= load.answers.keys() <= {2, 6, 10}
+    assert {code for code, _ in load.refusals} == {"NOT_FOUND", "UNAVAILABLE"}
+    told = {text for _, text in load.refusals}
+    assert {"Pipeline is retired - chain", "Pipeline is not loaded yet - chain"} <= told
+    # Between the model's end and the look at the pipeline, its node tells.
+    assert all("chain" in text or "Node: node" in text for text in told), told
+
+
+def test_a_pinned_version_that_goes_and_comes(site: Site) -> None:
+    site.add("one", 1, model_version_policy={"all": {}})
+    plus(site.root / "one" / "2", 5)
+    site.pipelines = [chain("one", version=1)]
+    stub = site.start()
+    with Load(stub, "chain") as load:
+        shutil.rmtree(site.root / "one" / "1")
+        site.poll()
+        load.see_more()
+        assert refusal(lambda: ask(stub, "chain"))[0] == "UNAVAILABLE"
+        assert ask(stub, "one") == 5
+        plus(site.root / "one" / "1", 1)
+        site.poll()
+        assert ask(stub, "chain") == 1
+    assert load.answers.keys() == {1}
+    assert {code for code, _ in load.refusals} <= {"NOT_FOUND", "UNAVAILABLE"}

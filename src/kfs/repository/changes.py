@@ -1,11 +1,14 @@
-"""What has to be done to get from what is served to what is wanted: a pure comparison."""
+"""From what is served to what is wanted: what cannot be had, and what has to be done."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from kfs.options import VersionPolicy
+from kfs.repository.catalog import GRAPH, MODEL, PIPELINE, Kind
+from kfs.repository.config import Wanted
+from kfs.servables.pipeline import PipelineSpec
 from kfs.settings import ModelSettings
 
 
@@ -42,3 +45,47 @@ def _needs_reload(before: ModelSettings, after: ModelSettings) -> bool:
     """Another version policy only adds and retires versions; anything else compiles anew."""
     policy = VersionPolicy()
     return replace(before, version_policy=policy) != replace(after, version_policy=policy)
+
+
+def settle(
+    before: Wanted, after: Wanted, taken: Mapping[str, Kind]
+) -> tuple[Wanted, dict[str, str]]:
+    """What of `after` can be had beside what there was, and why the rest cannot.
+
+    A name stays what it first was, also once it is retired; and a model that a pipeline goes on
+    using does not begin to take its shape from requests. Both are so in OpenVINO Model Server.
+
+    Args:
+        taken: what each known name stands for.
+    """
+    errors: dict[str, str] = {}
+
+    def choose(names: Collection[str], kind: Kind, what: str) -> set[str]:
+        refused = {name for name in names if taken.get(name, kind) is not kind}
+        for name in refused:
+            errors[name] = f"{what} {name}: the name is that of something else, maybe retired"
+        return set(names) - refused
+
+    models = choose(after.models, MODEL, "model")
+    pipelines = choose(after.pipelines, PIPELINE, "pipeline")
+    graphs = choose(after.graphs, GRAPH, "graph")
+    used = _models_of(before.pipelines) & _models_of(after.pipelines)
+    settled = {name: found for name, found in after.models.items() if name in models}
+    for name in used & settled.keys() & before.models.keys():
+        if settled[name].is_auto and not before.models[name].is_auto:
+            settled[name] = before.models[name]
+            errors[name] = (
+                f"model {name}: batch_size or shape auto was asked for, but a pipeline uses the "
+                "model, so it goes on as it was"
+            )
+    wanted = replace(
+        after,
+        models=settled,
+        pipelines={name: found for name, found in after.pipelines.items() if name in pipelines},
+        graphs={name: found for name, found in after.graphs.items() if name in graphs},
+    )
+    return wanted, errors
+
+
+def _models_of(pipelines: Mapping[str, PipelineSpec]) -> set[str]:
+    return {node.model for spec in pipelines.values() for node in spec.nodes if node.model}

@@ -67,14 +67,13 @@ class Pipelines:
         self._by_name = {}
         for spec in libraries:
             if spec.name in self._by_name:
-                _log.warning("Library %s is configured more than once; the first counts", spec.name)
-                continue
+                _log.warning("Library %s is configured more than once; the last counts", spec.name)
             try:
                 if spec not in self._libraries:
                     self._libraries[spec] = open_library(spec, folder)
                 self._by_name[spec.name] = self._libraries[spec]
             except PipelineError as error:
-                self._by_name[spec.name] = error
+                self._by_name.setdefault(spec.name, error)
                 _log.error("%s", error)
 
     def _parts(self, spec: PipelineSpec) -> tuple[object, ...]:

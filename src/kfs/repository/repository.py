@@ -12,8 +12,8 @@ from pathlib import Path
 from kfs.errors import ModelLoadError
 from kfs.metrics.registry import Metrics
 from kfs.metrics.servables import ModelMetrics
-from kfs.repository.catalog import Catalog, Entry, VersionEntry
-from kfs.repository.changes import compare
+from kfs.repository.catalog import Catalog, Entry, Kind, VersionEntry
+from kfs.repository.changes import compare, settle
 from kfs.repository.config import ConfigError, Wanted
 from kfs.repository.graphs import Graphs, digest
 from kfs.repository.pipelines import Pipelines
@@ -149,6 +149,7 @@ class Repository:
         return None
 
     def _apply(self, wanted: Wanted) -> None:
+        wanted, errors = settle(self._wanted, wanted, self._kinds())
         changes = compare(self._wanted.models, wanted.models)
         self._wanted = wanted
         self._close_storages(kept={str(model.base_path) for model in wanted.models.values()})
@@ -164,11 +165,19 @@ class Repository:
                 self._catalog.set_error(name, None)
         for name in wanted.broken:
             self._tell(name)
+        for name, error in errors.items():
+            self._set_error(name, error)
         libraries = list(wanted.libraries)
         for name in self._pipelines.apply(wanted.pipelines, libraries, wanted.folder):
             self._tell(name)
         for name in self._graphs.apply(wanted.graphs):
             self._tell(name)
+
+    def _kinds(self) -> dict[str, Kind]:
+        """What every name that has ever been served stands for."""
+        snapshot = self._catalog.snapshot
+        return {name: version.kind for name, entry in snapshot.items()
+                for version in entry.versions.values()}  # fmt: skip
 
     def _sync(self, settings: ModelSettings, *, replaced: bool) -> None:
         """Load the versions that are wanted and not served, then retire the others."""

@@ -25,6 +25,7 @@ int execute(const struct CustomNodeTensor* inputs, int inputsCount,
     if (!*add || !*sub) return 2;
     if (numbers == NULL || numbers->precision != FP32) return 3;
     if (numbers->dimsCount != 2 || numbers->dims[0] != 1) return 4;
+    if ((uintptr_t)numbers->data % sizeof(float) != 0) return 5;
     *outputs = take(sizeof **outputs);
     **outputs = fp32("output_numbers", 2, numbers->dims);
     *outputsCount = 1;

@@ -25,6 +25,8 @@ static void spoil(struct CustomNodeTensor* output, const struct CustomNodeParam*
     if (IS("renamed")) output->name = "other";
     if (IS("rank")) output->dimsCount = UINT64_MAX;
     if (IS("huge")) output->dims[0] = UINT64_MAX;
+    if (IS("flat")) output->dimsCount = 1, output->dims[0] = 10;
+    if (IS("halves")) output->precision = FP16, output->dims[1] = 20;
     if (IS("shape")) output->dims[0] = 2, output->dims[1] = 5;
     if (IS("no data")) release(output->data, NULL), output->data = NULL;
     if (IS("no dims")) release(output->dims, NULL), output->dims = NULL;

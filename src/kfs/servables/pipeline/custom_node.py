@@ -37,6 +37,7 @@ _NUMBER_OF = {DATATYPES[name].numpy: n for n, name in enumerate(_PRECISIONS) if 
 _UINT64_MAX = (1 << 64) - 1
 # More than numpy takes; whoever says so has not filled its structures.
 _MAX_RANK = 32
+_DIMS = [ctypes.c_uint64 * rank for rank in range(65)]  # as many as numpy has
 _MAX_TENSORS = 100_000
 
 
@@ -118,6 +119,15 @@ class SharedLibrary:
         return SharedNode(self._functions, params)
 
 
+class _Memory:
+    """Memory of a library, as numpy asks for it; it lives as long as arrays over it."""
+
+    def __init__(self, address: int, datatype: str, dims: tuple[int, ...]) -> None:
+        self.__array_interface__ = {
+            "data": (address, False), "typestr": datatype, "shape": dims, "version": 3,
+        }  # fmt: skip
+
+
 class _Manager:
     """What `initialize` made, alive until closed and until its last output is given back."""
 
@@ -136,11 +146,12 @@ class _Manager:
     def adopt(self, tensor: _Tensor, datatype: Datatype, dims: tuple[int, ...]) -> Array:
         """The library's memory as an array; given back when nobody uses it any more."""
         address: int = tensor.data
-        memory = (ctypes.c_uint8 * tensor.nbytes).from_address(address)
+        memory = _Memory(address, datatype.numpy, dims)
         with self._lock:
             self._n_users += 1
         weakref.finalize(memory, self._give_back, address)
-        array: Array = np.ndarray(dims, datatype.numpy, memory)
+        # The array holds on to `memory`, and so do views of it.
+        array: Array = np.asarray(memory)
         return array
 
     def _give_back(self, address: int) -> None:
@@ -275,14 +286,16 @@ def _fill(place: _Tensor, name: str, tensor: Tensor) -> object:
     """Point a structure at a tensor; what is returned has to live as long as the structure."""
     if isinstance(tensor, StringTensor):
         raise ServingError(errors.DEMULTIPLY_STRING, f"input: {name} custom nodes take no strings")
-    dims = (ctypes.c_uint64 * tensor.ndim)(*tensor.shape)
+    # A payload lies anywhere in its request, but compilers take a float* to point at a float.
+    array: Array = tensor if tensor.flags.aligned else tensor.copy()
+    dims = _DIMS[array.ndim](*array.shape)
     place.name = name.encode()
-    place.data = tensor.ctypes.data
-    place.nbytes = tensor.nbytes
+    place.data = array.__array_interface__["data"][0]
+    place.nbytes = array.nbytes
     place.dims = dims
-    place.n_dims = tensor.ndim
-    place.precision = _NUMBER_OF.get(tensor.dtype.str, 0)
-    return tensor, dims
+    place.n_dims = array.ndim
+    place.precision = _NUMBER_OF.get(array.dtype.str, 0)
+    return array, dims
 
 
 def _datatype(precision: int) -> Datatype | None:

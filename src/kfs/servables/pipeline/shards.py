@@ -94,7 +94,8 @@ def count_shards(tensors: dict[str, Tensor], count: int | None) -> int:
         count: what they have to be; None when it is theirs to say.
 
     Raises:
-        ServingError: INVALID_ARGUMENT, or ABORTED when there is no shard.
+        ServingError: INVALID_ARGUMENT, INTERNAL when there are too few dimensions, which only a
+            library can bring about, or ABORTED when there is no shard.
     """
     n_shards: int | None = None
     for name, tensor in tensors.items():
