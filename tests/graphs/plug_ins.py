@@ -156,5 +156,28 @@ class Last(Calculator):
         context.send(self.kept[1], timestamp=self.kept[0])
 
 
+class Generators:
+    """What a handler of the tests tells of itself."""
+
+    begun = threading.Semaphore(0)
+    ended = threading.Semaphore(0)
+    finalized = threading.Event()
+
+
+class Stuck:
+    """Where handlers and calculators wait, and what lets them go."""
+
+    reached = threading.Semaphore(0)
+    released = threading.Event()
+
+
+class WaitForever(Calculator):
+    """Waits where `Stuck` says, as a handler would."""
+
+    def process(self, context: NodeContext) -> None:
+        Stuck.reached.release()
+        assert Stuck.released.wait(60)
+
+
 ALL = (AddOne, AddSidePacket, Sum, ErrorOnNegative, Crash, FailInOpen, Silent, PassRequest, Cycle,
-       Side, Gate, CountClosed, Last)  # fmt: skip
+       Side, Gate, CountClosed, Last, WaitForever)  # fmt: skip

@@ -236,6 +236,15 @@ def test_errors(stub: Stub, message: pb.ModelInferRequest, code: str, text: str)
     assert found[1].startswith(text), found[1]
 
 
+@pytest.mark.parametrize("graph", ["ov", "tf", "py"])
+@pytest.mark.parametrize("shape", [[1 << 62, 4], [0, 1 << 62, 1 << 62], [1 << 32] * 3])
+def test_sizes_that_nothing_can_have(stub: Stub, graph: str, shape: list[int]) -> None:
+    message = infer_request(graph, "in", "FP32", shape, raw=b"")
+    code, details = refusal(lambda: stub.ModelInfer(message, timeout=30))
+    assert code == "INVALID_ARGUMENT"
+    assert "Provided shape and datatype declare too large buffer." in details
+
+
 def test_an_input_that_is_there_twice(stub: Stub) -> None:
     message = request("dummy_graph", **{"in": ONES})
     message.inputs.append(message.inputs[0])

@@ -38,16 +38,15 @@ cdef class Tensor:
         self.name = name
         self.ref_obj = buffer
         view = memoryview(buffer)
-        if not view.c_contiguous:
-            view = memoryview(view.tobytes()) if view.ndim == 0 else _contiguous(view)
-        self.view = view
-        found = PyMemoryView_GET_BUFFER(view)
-        self.address = found.buf
-        self.nbytes = found.len
+        # What the memory is, also where a copy without gaps has to stand for it.
         self.format = view.format.encode()
         self._set_sizes(view.shape, view.itemsize)
         self.shape = view.shape if shape is None else tuple(int(size) for size in shape)
         self.datatype = _datatype_of(view.format, view.itemsize) if datatype is None else datatype
+        self.view = view if view.c_contiguous else memoryview(view.tobytes())
+        found = PyMemoryView_GET_BUFFER(self.view)
+        self.address = found.buf
+        self.nbytes = found.len
 
     def __dealloc__(self):
         PyMem_Free(self.sizes)
@@ -56,6 +55,7 @@ cdef class Tensor:
         """Sizes, then the strides of dense memory."""
         cdef int at
         cdef Py_ssize_t stride = itemsize
+        cdef bint is_empty = 0 in shape
         cdef Py_ssize_t* sizes
         sizes = <Py_ssize_t*>PyMem_Malloc((2 * len(shape) + 1) * sizeof(Py_ssize_t))
         if sizes == NULL:
@@ -67,7 +67,8 @@ cdef class Tensor:
         for at in range(self.ndim - 1, -1, -1):
             sizes[at] = shape[at]
             sizes[self.ndim + at] = stride
-            stride *= shape[at]
+            if not is_empty:  # where sizes may be any, and nothing has a place
+                stride *= shape[at]
         return 0
 
     @property
@@ -101,14 +102,6 @@ cdef class Tensor:
 
     def __repr__(self):
         return f"Tensor({self.name!r}, shape={self.shape}, datatype={self.datatype!r})"
-
-
-def _contiguous(view):
-    """A dense copy that keeps format and shape."""
-    dense = memoryview(view.tobytes())
-    if 0 in view.shape:
-        return dense
-    return dense.cast(view.format, view.shape)
 
 
 def _datatype_of(str format, Py_ssize_t itemsize):

@@ -385,14 +385,14 @@ def _check_sizes(tensor: InputTensor, *, low: int, what: str) -> None:
 def _n_values(tensor: InputTensor, itemsize: int) -> int:
     product = 1
     for size in tensor.shape:
-        product *= size
+        product *= size or 1  # no array can have them, not even without a value
     if product * itemsize > sys.maxsize:
         raise _fault(
             errors.INVALID_CONTENT_SIZE,
             "Provided shape and datatype declare too large buffer.",
             tensor,
         )
-    return product
+    return 0 if 0 in tensor.shape else product
 
 
 def _check_nbytes(view: TensorView, expected: int, tensor: InputTensor) -> None:
