@@ -150,18 +150,23 @@ def _current_property(name: str, value: PluginValue) -> dict[str, PluginValue]:
 def _check_properties(properties: Mapping[str, PluginValue], device: str) -> None:
     if ":" in device or device in ("AUTO", "MULTI", "HETERO", "BATCH"):
         return  # their properties are those of the devices behind them
-    try:
-        known = {str(name) for name in core().get_property(device, "SUPPORTED_PROPERTIES")}
-    except Exception as error:
-        devices = ", ".join(core().available_devices)
-        raise ModelLoadError(
-            f"OpenVINO has no device {device} here; it has {devices}: {_one_line(error)}"
-        ) from error
+    known = _known_properties(device)
     for name in properties:
         if name not in known and name != _MMAP:
             raise ModelLoadError(
                 f"plugin_config: {device} has no property {name}; it has {', '.join(sorted(known))}"
             )
+
+
+@cache  # OpenVINO leaks its answer
+def _known_properties(device: str) -> frozenset[str]:
+    try:
+        return frozenset(str(name) for name in core().get_property(device, "SUPPORTED_PROPERTIES"))
+    except Exception as error:
+        devices = ", ".join(core().available_devices)
+        raise ModelLoadError(
+            f"OpenVINO has no device {device} here; it has {devices}: {_one_line(error)}"
+        ) from error
 
 
 def _specs(
