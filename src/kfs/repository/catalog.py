@@ -111,7 +111,8 @@ class VersionEntry:
         if servable is not None:
             self.enter(State.END)
             servable.unload()
-            self.on_end()
+            on_end, self.on_end = self.on_end, _nothing  # entries are kept for what they say
+            on_end()
 
 
 class Lease:

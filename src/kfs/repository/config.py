@@ -33,6 +33,10 @@ class ConfigError(Exception):
     """A config.json that cannot be served at all: the file, the place in it, what was expected."""
 
 
+class UnfinishedError(ConfigError):
+    """A file that is not JSON, perhaps not yet."""
+
+
 class _Closed(BaseModel):
     """An object without unknown keys, and values of the very types."""
 
@@ -237,7 +241,7 @@ def _read(path: Path, kind: type[_File]) -> _File:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except ValueError as error:
-        raise ConfigError(f"{path} is not JSON: {error}") from None
+        raise UnfinishedError(f"{path} is not JSON: {error}") from None
     try:
         return kind.model_validate(document)
     except ValidationError as error:

@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from kfs.errors import ModelLoadError
+
+
+class NoAnswerError(ModelLoadError):
+    """A storage has not said yet what is there."""
+
 
 @dataclass(frozen=True)
 class ModelFolder:

@@ -31,7 +31,10 @@ class HandlerError(Exception):
 class Handler:
     """One object of a handler's class, which all calls and streams of a graph share."""
 
-    def __init__(self, model: Any, node_name: str, outputs: frozenset[str]) -> None:
+    def __init__(
+        self, module: ModuleType, model: Any, node_name: str, outputs: frozenset[str]
+    ) -> None:
+        self._module = module
         self._model = model
         self._node_name = node_name
         self._outputs = outputs
@@ -57,6 +60,7 @@ class Handler:
         where = f"node {node_name}: {path}"
         if not path.is_file():
             raise HandlerError(f"{where}: no such file")
+        module = None
         try:
             module = _import(path)
             kind = getattr(module, _CLASS, None)
@@ -75,11 +79,13 @@ class Handler:
                     }
                 )
         except HandlerError:
+            _forget(module)
             raise
         except (Exception, SystemExit) as error:
+            _forget(module)
             _log.error("%s cannot be loaded", where, exc_info=error)
             raise HandlerError(f"{where}: {type(error).__name__}: {error}") from error
-        return cls(model, node_name, frozenset(output_names))
+        return cls(module, model, node_name, frozenset(output_names))
 
     def execute(
         self, inputs: list[pyovms.Tensor]
@@ -104,12 +110,12 @@ class Handler:
 
     def finalize(self) -> None:
         """Call the handler's `finalize`, if it has one; what it raises is only logged."""
-        if not hasattr(self._model, "finalize"):
-            return
         try:
-            self._model.finalize()
+            if hasattr(self._model, "finalize"):
+                self._model.finalize()
         except (Exception, SystemExit):
             _log.exception("finalize of node %s failed", self._node_name)
+        _forget(self._module)
 
     def _iterate(self, values: Iterator[Any]) -> Iterator[list[pyovms.Tensor]]:
         while True:
@@ -155,5 +161,15 @@ def _import(path: Path) -> ModuleType:
         raise HandlerError(f"{path}: expected a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # pickle and dataclasses look there
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        _forget(module)
+        raise
     return module
+
+
+def _forget(module: ModuleType | None) -> None:
+    """Let go of all that the file made, which may be large."""
+    if module is not None:
+        sys.modules.pop(module.__name__, None)

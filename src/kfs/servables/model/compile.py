@@ -20,6 +20,7 @@ from kfs.settings import ModelSettings, PluginValue
 from kfs.signature import Dim, Signature, TensorSpec
 
 _MAX_SLOTS = 100_000
+_MMAP = "ENABLE_MMAP"
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,14 @@ class Compiled:
 
 @cache
 def core() -> Any:
-    """The one OpenVINO core of the process: it caches what devices and frontends it loaded."""
-    return ov.Core()
+    """The one OpenVINO core of the process: it caches what devices and frontends it loaded.
+
+    Files are read, not mapped: of one that is cut short, or gone from a network, a mapping ends
+    the process.
+    """
+    core = ov.Core()
+    core.set_property({_MMAP: False})
+    return core
 
 
 def share_cores(n_processes: int) -> None:
@@ -70,7 +77,7 @@ def compile_model(settings: ModelSettings, folder: Path) -> Compiled:
     path = find_model_file(folder)
     names = read_tensor_names(folder)
     try:
-        model = core().read_model(path)
+        model = core().read_model(path, config=_reading(settings))
     except Exception as error:
         raise ModelLoadError(f"OpenVINO cannot read {path}: {_one_line(error)}") from error
     model = prepare(model, settings, names)
@@ -97,6 +104,10 @@ def _count_streams(compiled: Any) -> int:
         return int(compiled.get_property("NUM_STREAMS"))
     except Exception:
         return 1
+
+
+def _reading(settings: ModelSettings) -> dict[str, PluginValue]:
+    return {name: value for name, value in settings.plugin_config.items() if name == _MMAP}
 
 
 def plugin_properties(settings: ModelSettings) -> dict[str, PluginValue]:
@@ -139,18 +150,23 @@ def _current_property(name: str, value: PluginValue) -> dict[str, PluginValue]:
 def _check_properties(properties: Mapping[str, PluginValue], device: str) -> None:
     if ":" in device or device in ("AUTO", "MULTI", "HETERO", "BATCH"):
         return  # their properties are those of the devices behind them
+    known = _known_properties(device)
+    for name in properties:
+        if name not in known and name != _MMAP:
+            raise ModelLoadError(
+                f"plugin_config: {device} has no property {name}; it has {', '.join(sorted(known))}"
+            )
+
+
+@cache  # OpenVINO leaks its answer
+def _known_properties(device: str) -> frozenset[str]:
     try:
-        known = {str(name) for name in core().get_property(device, "SUPPORTED_PROPERTIES")}
+        return frozenset(str(name) for name in core().get_property(device, "SUPPORTED_PROPERTIES"))
     except Exception as error:
         devices = ", ".join(core().available_devices)
         raise ModelLoadError(
             f"OpenVINO has no device {device} here; it has {devices}: {_one_line(error)}"
         ) from error
-    for name in properties:
-        if name not in known and name != "ENABLE_MMAP":
-            raise ModelLoadError(
-                f"plugin_config: {device} has no property {name}; it has {', '.join(sorted(known))}"
-            )
 
 
 def _specs(
