@@ -25,6 +25,12 @@ LIMITS = [
 ]
 
 
+def values_of(message: Any) -> Any:
+    if message.raw_input_contents:
+        return np.frombuffer(message.raw_input_contents[0], np.float32)
+    return np.array(message.inputs[0].contents.fp32_contents, np.float32)
+
+
 class Plain:
     def __init__(self, path: Path) -> None:
         model = ov.Core().compile_model(path, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
@@ -33,14 +39,10 @@ class Plain:
             self.requests.put(model.create_infer_request())
 
     def infer(self, message: Any, context: Any) -> Any:
-        tensor = message.inputs[0]
-        if message.raw_input_contents:
-            array = np.frombuffer(message.raw_input_contents[0], np.float32)
-        else:
-            array = np.array(tensor.contents.fp32_contents, np.float32)
+        array = values_of(message).reshape(tuple(message.inputs[0].shape))
         request = self.requests.get()
         try:
-            result = request.infer([array.reshape(tuple(tensor.shape))], share_inputs=True)[0]
+            result = request.infer([array], share_inputs=True)[0]
         finally:
             self.requests.put(request)
         response = pb.ModelInferResponse(
@@ -52,7 +54,7 @@ class Plain:
 
 
 class Echo:
-    """Answers with the response that fits the size of the request; made once per size."""
+    """Answers with the input of the first request of the same size; made once per size."""
 
     def __init__(self) -> None:
         self.responses: dict[int, bytes] = {}
@@ -61,10 +63,9 @@ class Echo:
         response = self.responses.get(len(data))
         if response is None:
             message = pb.ModelInferRequest.FromString(data)
-            count = int(np.prod(message.inputs[0].shape))
             answer = pb.ModelInferResponse(model_name=message.model_name, model_version="1")
             answer.outputs.add(name="output", datatype="FP32", shape=message.inputs[0].shape)
-            answer.raw_output_contents.append(bytes(4 * count))
+            answer.raw_output_contents.append(values_of(message).tobytes())
             response = self.responses[len(data)] = answer.SerializeToString()
         return response
 
@@ -80,7 +81,11 @@ def main() -> None:
             response_serializer=pb.ModelInferResponse.SerializeToString,
         )
     server = grpc.server(ThreadPoolExecutor(64), options=LIMITS)
-    handlers = {"ModelInfer": method}
+    ready = pb.ModelReadyResponse(ready=True).SerializeToString()
+    handlers = {
+        "ModelInfer": method,
+        "ModelReady": grpc.unary_unary_rpc_method_handler(lambda data, context: ready),
+    }
     service = "inference.GRPCInferenceService"
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
     server.add_registered_method_handlers(service, handlers)
