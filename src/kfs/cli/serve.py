@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from kfs.cli.console import LOG_LEVELS, set_up_logging
+from kfs.cli.malloc import keep_freed_memory
 from kfs.cli.model_options import OF_ONE_MODEL, check_together, model_options
 from kfs.digits import MODEL_NAME, MODEL_PATH, images
 from kfs.repository.folders import find_graph, resolve_path
@@ -90,6 +91,7 @@ _SECTIONS = {
                            "target_device", "plugin_config", "cache_dir", "cpu_extension"),
     "gRPC": ("port", "grpc_bind_address", "grpc_workers", "grpc_max_threads", "max_streams",
              "grpc_channel_arguments"),
+    "Memory": ("kept_memory_mib",),
     "TLS": ("certificate_path", "key_path", "client_ca_path"),
     "Logs": ("log_level", "log_path"),
     "Understood, but not served yet": tuple(NOT_YET),
@@ -178,6 +180,9 @@ def _parse_workers(context: click.Context, option: click.Parameter, count: int) 
               show_default=True, help="Streams open at a time; more are refused.")  # fmt: skip
 @click.option("--grpc_max_threads", metavar="N", type=click.IntRange(0), default=0,
               help="Calls in progress at a time; 0 for 8 per core, at least 64.")  # fmt: skip
+@click.option("--kept_memory_mib", metavar="N", type=click.IntRange(0, 2047), default=256,
+              show_default=True,
+              help="Freed memory to keep for the next messages; 0 leaves it to glibc.")  # fmt: skip
 @click.option("--grpc_channel_arguments", metavar="KEY=VALUE,...", callback=_parse_arguments,
               help="Options handed to gRPC as they are.")  # fmt: skip
 @click.option("--grpc_workers", "--workers", metavar="N", type=int, default=1,
@@ -201,6 +206,7 @@ def serve(
     client_ca_path: Path | None,
     grpc_max_threads: int,
     max_streams: int,
+    kept_memory_mib: int,
     grpc_channel_arguments: dict[str, str | int],
     **model_values: Any,
 ) -> None:
@@ -249,6 +255,7 @@ def serve(
         grpc_channel_arguments=grpc_channel_arguments,
     )
     os.environ[MAX_PIXELS_VARIABLE] = str(max_image_pixels)  # OpenCV looks when it is imported
+    keep_freed_memory(kept_memory_mib << 20)
     from kfs.cli.app import run  # OpenVINO takes its time to import
 
     sys.exit(run(settings))
