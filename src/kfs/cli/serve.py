@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from kfs.cli.console import LOG_LEVELS, set_up_logging
+from kfs.cli.malloc import keep_freed_memory
 from kfs.cli.model_options import OF_ONE_MODEL, check_together, model_options
 from kfs.digits import MODEL_NAME, MODEL_PATH, images
 from kfs.metrics.families import DEFAULT, check_names
@@ -84,6 +85,7 @@ _SECTIONS = {
              "grpc_channel_arguments", "drain_s"),
     "HTTP, for probes and metrics": ("rest_port", "rest_bind_address", "metrics_enable",
                                      "metric_names"),
+    "Memory": ("kept_memory_mib",),
     "TLS": ("certificate_path", "key_path", "client_ca_path"),
     "Logs": ("log_level", "log_path", "log_format"),
     "Pipelines": ("custom_node_resources_cleaner_interval_seconds",),
@@ -202,6 +204,9 @@ def _choose_metrics(
               show_default=True, help="Streams open at a time; more are refused.")  # fmt: skip
 @click.option("--grpc_max_threads", metavar="N", type=click.IntRange(0), default=0,
               help="Calls in progress at a time; 0 for 8 per core, at least 64.")  # fmt: skip
+@click.option("--kept_memory_mib", metavar="N", type=click.IntRange(0, 2047), default=256,
+              show_default=True,
+              help="Freed memory to keep for the next messages; 0 leaves it to glibc.")  # fmt: skip
 @click.option("--grpc_channel_arguments", metavar="KEY=VALUE,...", callback=_parse_arguments,
               help="Options handed to gRPC as they are.")  # fmt: skip
 @click.option("--custom_node_resources_cleaner_interval_seconds", metavar="N",
@@ -236,6 +241,7 @@ def serve(
     n_workers: int,
     grpc_max_threads: int,
     max_streams: int,
+    kept_memory_mib: int,
     grpc_channel_arguments: dict[str, str | int],
     **model_values: Any,
 ) -> None:
@@ -295,14 +301,21 @@ def serve(
         drain_s=drain_s,
     )
     os.environ[MAX_PIXELS_VARIABLE] = str(max_image_pixels)  # OpenCV looks when it is imported
+    kept_nbytes = kept_memory_mib << 20
     # OpenVINO takes its time to import.
     if n_workers > 1:
         from kfs.cli.workers import run_workers
 
-        sys.exit(run_workers(settings, log))
+        sys.exit(run_workers(settings, partial(_begin_worker, log, kept_nbytes)))
+    keep_freed_memory(kept_nbytes)
     from kfs.cli.app import run
 
     sys.exit(run(settings))
+
+
+def _begin_worker(set_up_logging: Callable[[], None], kept_nbytes: int) -> None:
+    set_up_logging()
+    keep_freed_memory(kept_nbytes)
 
 
 def _tell_of_example(name: str, port: int) -> None:

@@ -46,11 +46,11 @@ _MAX_BACKOFF_S = 60.0
 _END_S = 10.0
 
 
-def run_workers(settings: ServerSettings, set_up_logging: Callable[[], None]) -> int:
+def run_workers(settings: ServerSettings, set_up: Callable[[], None]) -> int:
     """Serve with `settings.n_workers` processes until SIGTERM or SIGINT.
 
     Args:
-        set_up_logging: called first in each worker; it has to be picklable.
+        set_up: called first in each worker, for its logs and its memory; it has to be picklable.
 
     Returns:
         The exit code: 0 after draining, 1 when the server cannot start.
@@ -59,7 +59,7 @@ def run_workers(settings: ServerSettings, set_up_logging: Callable[[], None]) ->
         try:
             metrics = metric_names(settings)
             port = stack.enter_context(_reserved_port(settings))
-            supervisor = _Supervisor(replace(settings, port=port, metrics=metrics), set_up_logging)
+            supervisor = _Supervisor(replace(settings, port=port, metrics=metrics), set_up)
             stack.callback(supervisor.stop)
             if settings.rest_port is not None:
                 expose = stack.enter_context(_shared_metrics()) if metrics else None
@@ -90,12 +90,12 @@ class _Worker:
         self._process: BaseProcess | None = None
         self.link: Connection | None = None
 
-    def start(self, settings: ServerSettings, set_up_logging: Callable[[], None]) -> None:
+    def start(self, settings: ServerSettings, set_up: Callable[[], None]) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would copy locks that are held
         self.link, theirs = context.Pipe()
         self.started = time.monotonic()
         self._process = context.Process(
-            target=_work, args=(settings, theirs, set_up_logging), name=f"worker-{self.number}"
+            target=_work, args=(settings, theirs, set_up), name=f"worker-{self.number}"
         )
         self._process.start()
         theirs.close()  # so that the end of the worker is the end of the link
@@ -136,9 +136,9 @@ class _Worker:
 
 
 class _Supervisor:
-    def __init__(self, settings: ServerSettings, set_up_logging: Callable[[], None]) -> None:
+    def __init__(self, settings: ServerSettings, set_up: Callable[[], None]) -> None:
         self._settings = settings
-        self._set_up_logging = set_up_logging
+        self._set_up = set_up
         self._workers = [_Worker(number) for number in range(1, settings.n_workers + 1)]
         self._was_ready = False
 
@@ -173,7 +173,7 @@ class _Supervisor:
 
     def _start(self, worker: _Worker) -> None:
         # All look for changes when they are told to, at the same time.
-        worker.start(replace(self._settings, poll_wait_s=0, rest_port=None), self._set_up_logging)
+        worker.start(replace(self._settings, poll_wait_s=0, rest_port=None), self._set_up)
 
     def _wait(self, told_to_stop: Connection, look: float | None) -> list[Any]:
         times = [worker.due for worker in self._workers if worker.link is None]
@@ -207,11 +207,9 @@ class _Supervisor:
             worker.tell(word)
 
 
-def _work(
-    settings: ServerSettings, supervisor: Connection, set_up_logging: Callable[[], None]
-) -> None:
+def _work(settings: ServerSettings, supervisor: Connection, set_up: Callable[[], None]) -> None:
     """The life of a worker."""
-    set_up_logging()
+    set_up()
     share_cores(settings.n_workers)
     with _told_to_stop() as told_to_stop:
         server = None
