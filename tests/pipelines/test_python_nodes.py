@@ -86,3 +86,23 @@ def test_a_file_that_is_no_node(tmp_path: Path, text: str, status: str) -> None:
     with pytest.raises(PipelineError) as caught:
         open_library(LibrarySpec("l", "node.py"), tmp_path)
     assert caught.value.status == status
+
+
+def test_a_model_takes_what_a_node_only_passed_on(models_catalog: Catalog, tmp_path: Path) -> None:
+    libraries = library(tmp_path, 'return {"y": inputs["x"]}')
+    nodes = [custom("n", "node", {"y": "y"}, x="request.x"), model("m", "dummy", b="n.y")]
+    p = load(models_catalog, entry(["x"], nodes, y="m.a"), libraries)
+    assert np.array_equal(infer(p, x=X)["y"], X + 1)
+
+
+def test_what_a_node_passed_on_is_not_changed_by_another(
+    models_catalog: Catalog, tmp_path: Path
+) -> None:
+    libraries = library(tmp_path, 'inputs["x"].flags.writeable = True; inputs["x"] += 1')
+    node = custom("n", "node", {"y": "y"}, x="request.x")
+    p = load(models_catalog, entry(["x"], [node], y="n.y"), libraries)
+    x = X.copy()
+    x.flags.writeable = False
+    with refused("INTERNAL", "raised ValueError"):
+        infer(p, x=x)
+    assert np.array_equal(x, X)

@@ -110,7 +110,8 @@ def _checked(name: object, value: object) -> Tensor:
     array = np.asarray(value)
     if array.dtype.hasobject or array.dtype.byteorder == ">":
         raise _corrupted(f"output {name} has the type {array.dtype}, which cannot be used")
-    return array if array.flags.c_contiguous else array.copy(order="C")
+    # OpenVINO takes no read-only memory, such as that of an input which was only passed on.
+    return array if array.flags.c_contiguous and array.flags.writeable else array.copy(order="C")
 
 
 def _corrupted(text: str) -> ServingError:
