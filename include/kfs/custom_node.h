@@ -64,8 +64,8 @@ int initialize(void** manager, const struct CustomNodeParam* params, int paramsC
 /* Once, when nothing of the node is in use any more. */
 int deinitialize(void* manager);
 
-/* Inputs come in any order: look for names. They belong to the server, are to be read only, and
- * only until this returns. */
+/* Inputs come in any order: look for names. Their data is aligned as its type asks for, belongs to
+ * the server, and is to be read only, and only until this returns. */
 int execute(const struct CustomNodeTensor* inputs, int inputsCount,
             struct CustomNodeTensor** outputs, int* outputsCount,
             const struct CustomNodeParam* params, int paramsCount, void* manager);
