@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from google.protobuf import text_format
 
-from kfs.servables.graph.plan import NodePlan, Plan
+from kfs.servables.graph.plan import DEFAULT, NodePlan, Plan
 from kfs.servables.graph.spec import NodeSpec, Port, Ports, TagIndex
 
 
@@ -52,12 +52,12 @@ def _settings(node: NodePlan) -> Iterator[str]:
         text = text_format.MessageToString(options, as_one_line=True)
         if text:
             yield f"  {text}"
-    if len(node.sync_sets) > 1 or node.is_immediate or node.fixed_size is not None:
+    if node.handler != DEFAULT:
         sets = " | ".join(
             ", ".join(_port(node.spec.inputs[at]) for at in inputs) for inputs in node.sync_sets
         )
         of = f": {sets}" if len(node.sync_sets) > 1 else ""
-        yield f"  {node.spec.handler.name}{of}"
+        yield f"  {node.handler}{of}"
 
 
 def _outputs(plan: Plan) -> Iterator[str]:

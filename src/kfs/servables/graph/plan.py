@@ -43,10 +43,14 @@ _INPUT_PREFIXES = (
 )  # fmt: skip
 _OUTPUT_PREFIXES = (*_INPUT_PREFIXES[:-1], ("RESPONSE", RESPONSE))
 
-_IMMEDIATE = "ImmediateInputStreamHandler"
-_FIXED_SIZE = "FixedSizeInputStreamHandler"
-_SYNC_SET = "SyncSetInputStreamHandler"
-_HANDLERS = ("DefaultInputStreamHandler", _IMMEDIATE, _SYNC_SET, _FIXED_SIZE)
+# Input stream handlers: how a node waits for its inputs.
+DEFAULT = "DefaultInputStreamHandler"
+IMMEDIATE = "ImmediateInputStreamHandler"
+SYNC_SET = "SyncSetInputStreamHandler"
+FIXED_SIZE = "FixedSizeInputStreamHandler"
+EARLY_CLOSE = "EarlyCloseInputStreamHandler"
+BARRIER = "BarrierInputStreamHandler"
+_HANDLERS = (DEFAULT, IMMEDIATE, SYNC_SET, FIXED_SIZE, EARLY_CLOSE, BARRIER)
 
 
 class Consumer(NamedTuple):
@@ -85,16 +89,17 @@ class NodePlan:
     Attributes:
         outputs: positions of the streams it feeds, in the order of its ports.
         inputs: positions of the streams that feed it.
+        handler: the name of its input stream handler.
         sync_sets: inputs that wait for each other.
-        is_immediate: inputs wait for nothing.
+        fixed_size: what that handler was told; None for other handlers.
     """
 
     spec: NodeSpec
     calculator: type[Calculator]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    handler: str
     sync_sets: tuple[tuple[int, ...], ...]
-    is_immediate: bool
     fixed_size: FixedSize | None
     is_offset_zero: bool
 
@@ -184,7 +189,7 @@ def graph_type(port: Port, prefixes: Sequence[tuple[str, PacketType]]) -> Packet
 
 
 def _is_plain(node: NodePlan) -> bool:
-    return not node.is_immediate and node.fixed_size is None and len(node.sync_sets) <= 1
+    return node.handler == DEFAULT
 
 
 def _check_ends(spec: GraphSpec) -> None:
@@ -341,9 +346,9 @@ def _node_plan(
         calculator=calculator,
         inputs=tuple(ids[port.name] for port in node.inputs),
         outputs=tuple(ids[port.name] for port in node.outputs),
-        sync_sets=_sync_sets(node) if handler.name == _SYNC_SET else everything,
-        is_immediate=handler.name == _IMMEDIATE,
-        fixed_size=_fixed_size(node) if handler.name == _FIXED_SIZE else None,
+        handler=handler.name,
+        sync_sets=_sync_sets(node) if handler.name == SYNC_SET else everything,
+        fixed_size=_fixed_size(node) if handler.name == FIXED_SIZE else None,
         is_offset_zero=contract.is_offset_zero,
     )
 
