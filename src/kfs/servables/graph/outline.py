@@ -21,8 +21,8 @@ def _inputs(plan: Plan) -> Iterator[str]:
         yield f"input {port.name}: {port.type}, to {', '.join(readers) or 'nobody'}"
         if port.mismatch:
             yield f"  no packet can enter: {port.mismatch}"
-    for name in plan.side_inputs:
-        yield f"parameter {name}"
+    for side in plan.side_inputs:
+        yield f"parameter {side.name}: {side.type}"
 
 
 def _nodes(plan: Plan) -> Iterator[str]:

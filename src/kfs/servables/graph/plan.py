@@ -119,13 +119,20 @@ class GraphPort:
     mismatch: str = ""
 
 
+class SideInput(NamedTuple):
+    """A side packet that a request has to bring, and what it has to be."""
+
+    name: str
+    type: PacketType
+
+
 @dataclass(frozen=True)
 class Plan:
     """What runs.
 
     Attributes:
         nodes: producers of streams and side packets before those who take them.
-        side_inputs: names of side packets that a request has to bring.
+        side_inputs: what a request has to bring as parameters.
         is_straight: one pass over the nodes, each run once, answers a request.
     """
 
@@ -134,7 +141,7 @@ class Plan:
     streams: tuple[StreamPlan, ...]
     inputs: tuple[GraphPort, ...]
     outputs: tuple[GraphPort, ...]
-    side_inputs: tuple[str, ...]
+    side_inputs: tuple[SideInput, ...]
     n_threads: int
     max_queue_size: int
     has_back_edges: bool
@@ -147,6 +154,7 @@ def make_plan(spec: GraphSpec, registry: Registry) -> Plan:
         GraphError: the graph cannot run; the node or stream, and what is wrong with it.
     """
     _check_ends(spec)
+    _check_queue(spec)
     calculators = [registry.find(node) for node in spec.nodes]
     contracts = [_contract(*pair) for pair in zip(spec.nodes, calculators, strict=True)]
     wiring = _Wiring(spec, contracts)
@@ -208,6 +216,17 @@ def _check_ends(spec: GraphSpec) -> None:
         raise GraphError("an input_stream REQUEST and an output_stream RESPONSE need each other")
     if requests and (len(spec.inputs), len(spec.outputs)) != (1, 1):
         raise GraphError("a graph from REQUEST to RESPONSE has exactly one input and one output")
+
+
+def _check_queue(spec: GraphSpec) -> None:
+    """Instances that are used again and again would begin with what a loop has left."""
+    for node in spec.nodes:
+        is_handler = node.calculator == "PythonExecutorCalculator"
+        if spec.is_queued and is_handler and any(p.tag == "LOOPBACK" for p in node.inputs):
+            raise GraphError(
+                f"node {node.name}: a handler with LOOPBACK and OVMS_GRAPH_QUEUE_MAX_SIZE do not "
+                "go together"
+            )
 
 
 def _contract(node: NodeSpec, calculator: type[Calculator]) -> Contract:
@@ -277,9 +296,9 @@ class _Wiring:
                     )
         return ""
 
-    def side_inputs(self) -> tuple[str, ...]:
+    def side_inputs(self) -> tuple[SideInput, ...]:
         wanted = {
-            port.name: None
+            SideInput(port.name, contract.side_inputs.get(port, ANY)): None
             for node, contract in zip(self._spec.nodes, self._contracts, strict=True)
             for port in node.side_inputs
             if port.name not in self._sides and port not in contract.own_side_inputs

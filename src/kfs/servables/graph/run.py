@@ -25,9 +25,12 @@ from kfs import errors
 from kfs.errors import Code, ServingError
 from kfs.servables.base import CallContext
 from kfs.servables.graph.calculator import (
+    BOOL,
     DONE,
+    INT64,
     MAX_TIMESTAMP,
     MIN_TIMESTAMP,
+    STRING,
     CalculatorError,
     NodeContext,
     Sent,
@@ -90,6 +93,29 @@ class Prepared:
             self.costs_s[node] = elapsed_s
         else:
             self.costs_s[node] = 0.9 * known + 0.1 * elapsed_s
+
+
+_SIDE_TYPES: dict[str, type] = {BOOL: bool, INT64: int, STRING: str}
+
+
+def check_side_packets(plan: Plan, given: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        ServingError: FAILED_PRECONDITION, one is missing, or of another type.
+    """
+    for name, kind in plan.side_inputs:
+        if name not in given:
+            raise ServingError(
+                errors.GRAPH_START_ERROR,
+                "INVALID_ARGUMENT: ValidateRequiredSidePackets failed to validate: \n"
+                f'Side packet "{name}" is required but was not provided.',
+            )
+        if kind in _SIDE_TYPES and type(given[name]) is not _SIDE_TYPES[kind]:
+            raise ServingError(
+                errors.GRAPH_START_ERROR,
+                "INVALID_ARGUMENT: ValidateRequiredSidePackets failed to validate: \n"
+                f'Side packet "{name}": expected {kind}; found {type(given[name]).__name__}',
+            )
 
 
 class _Node:
@@ -294,13 +320,7 @@ class Instance:
         Raises:
             ServingError: a side packet is missing, or a node cannot be opened.
         """
-        for name in self._plan.side_inputs:
-            if name not in self._side_packets:
-                raise ServingError(
-                    errors.GRAPH_START_ERROR,
-                    "INVALID_ARGUMENT: ValidateRequiredSidePackets failed to validate: \n"
-                    f'Side packet "{name}" is required but was not provided.',
-                )
+        check_side_packets(self._plan, self._side_packets)
         for node in self._nodes:
             self._open(node)
             if self.failure is not None:
