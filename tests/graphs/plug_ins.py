@@ -9,7 +9,7 @@ import numpy as np
 from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.errors import Code
 from kfs.servables.graph import Calculator, CalculatorError, Contract, NodeContext
-from kfs.servables.graph.calculator import OV_TENSOR, REQUEST, RESPONSE
+from kfs.servables.graph.calculator import BOOL, INT64, OV_TENSOR, REQUEST, RESPONSE, STRING
 
 
 class AddOne(Calculator):
@@ -104,6 +104,11 @@ class Cycle(Calculator):
 
 class Side(Calculator):
     """What the side packets hold, as three outputs."""
+
+    @classmethod
+    def contract(cls, contract: Contract) -> None:
+        types = {"STRING": STRING, "INT64": INT64, "BOOL": BOOL}
+        contract.side_inputs.update({port: types[port.tag] for port in contract.node.side_inputs})
 
     def process(self, context: NodeContext) -> None:
         text = context.side_packet("STRING").encode()

@@ -110,6 +110,11 @@ BROKEN = {
         "expected ov::Tensor, but the stream has KFS response",
     ),
     "a bad queue": ("# OVMS_GRAPH_QUEUE_MAX_SIZE: -1\n" + IN_OUT, "OVMS_GRAPH_QUEUE_MAX_SIZE"),
+    "a loop in a queue": (
+        "# OVMS_GRAPH_QUEUE_MAX_SIZE: 2\n" + IN_OUT
+        + node("PythonExecutorCalculator", ["LOOPBACK:x", "IN:in"], ["LOOPBACK:x", "OUT:out"]),
+        "a handler with LOOPBACK and OVMS_GRAPH_QUEUE_MAX_SIZE do not go together",
+    ),
     "no session": (
         IN_OUT + inference("dummy", {"B": "in"}, {"A": "out"}).replace("SESSION:dummy", "X:dummy"),
         "expected one input_side_packet with the tag SESSION",

@@ -70,7 +70,7 @@ def test_what_may_be_a_mistake_is_seen() -> None:
         '  no packet can enter: stream "frame" carries mediapipe::ImageFrame, but node AddOne_2 '
         "takes ov::Tensor",
         "input unread: ov::Tensor, to nobody",
-        "parameter val",
+        "parameter val: any",
         "node AddOne_1",
         "  in -> x",
         "  ImmediateInputStreamHandler",

@@ -69,6 +69,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     two_sets = handler("SyncSetInputStreamHandler", sets)
     add_graph(site, "sets", ends(["a", "b", "c"], ["out"])
               + node("Sum", ["A:a", "B:b", "C:c"], ["out"], two_sets))  # fmt: skip
+    for name in ("EarlyClose", "Barrier"):
+        add_graph(site, name.lower(), ends(["a", "b"], ["out"])
+                  + node("Sum", ["a", "b"], ["out"], handler(f"{name}InputStreamHandler"))
+                  )  # fmt: skip
     add_graph(site, "passed", ends(["a", "b"], ["out"])
               + node("PassThroughCalculator", ["a"], ["c"])
               + node("Sum", ["b", "c"], ["out"]))  # fmt: skip
@@ -299,6 +303,26 @@ def test_sync_sets_wait_within_themselves(talk: Talk) -> None:
     talk.say(request("sets", at=2, a=[1.0]))
     talk.say(request("sets", at=2, b=[2.0]))
     assert talk.hear_values() == {"out": [203.0]}
+
+
+def test_a_barrier_takes_the_first_of_each_whatever_their_times(talk: Talk) -> None:
+    talk.say(request("barrier", at=1, a=[1.0]))
+    talk.say(request("barrier", at=2, a=[2.0]))
+    talk.say(request("barrier", at=70, b=[40.0]))
+    answer = talk.hear().infer_response
+    assert (tensors(answer), time_of(answer)) == ({"out": [241.0]}, 1)
+    talk.say(request("barrier", at=80, b=[50.0]))
+    answer = talk.hear().infer_response
+    assert (tensors(answer), time_of(answer)) == ({"out": [252.0]}, 2)
+    talk.say(request("barrier", at=90, b=[60.0]))
+    assert talk.rest() == []  # nothing is left for it to go with
+
+
+def test_a_node_may_close_early(talk: Talk) -> None:
+    talk.say(request("earlyclose", at=1, a=[1.0], b=[2.0]))
+    assert talk.hear_values() == {"out": [203.0]}
+    talk.say(request("earlyclose", at=2, a=[1.0]))
+    assert talk.rest() == []  # by default it would run with what there is
 
 
 def test_a_node_that_keeps_time_tells_that_nothing_will_come(talk: Talk) -> None:

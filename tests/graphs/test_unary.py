@@ -153,6 +153,14 @@ def test_side_packets_are_parameters_of_the_request(stub: Stub) -> None:
         (request("side", **{"in": [1.0]}), "FAILED_PRECONDITION",
          "Failed to start mediapipe graph - INVALID_ARGUMENT: ValidateRequiredSidePackets failed "
          'to validate: \nSide packet "val" is required but was not provided.'),
+        (request("sides", sides={"text": 1, "number": 1, "flag": True}, **{"in": [1.0]}),
+         "FAILED_PRECONDITION", "Failed to start mediapipe graph - INVALID_ARGUMENT: "
+         'ValidateRequiredSidePackets failed to validate: \nSide packet "text": expected '
+         "std::string; found int"),
+        (request("sides", sides={"text": "", "number": True, "flag": True}, **{"in": [1.0]}),
+         "FAILED_PRECONDITION", "Failed to start mediapipe graph - INVALID_ARGUMENT: "
+         'ValidateRequiredSidePackets failed to validate: \nSide packet "number": expected int64; '
+         "found bool"),
         (request("side", sides={"py": 1}, **{"in": [1.0]}), "FAILED_PRECONDITION",
          "Failed to initialize mediapipe graph - Incoming input side packet: py is special "
          "reserved name and cannot be used"),
@@ -212,6 +220,30 @@ def test_side_packets_are_parameters_of_the_request(stub: Stub) -> None:
          "Actual: 0; Expected layout - HWC."),
         (infer_request("image", "in", "UINT8", [1, 1, 2], raw=b"12"), "INVALID_ARGUMENT",
          "Inputs inside buffer does not match expected format."),
+        *((infer_request("image", "in", datatype, [1, 1, channels], raw=b"12345678"),
+           "INVALID_ARGUMENT", "Inputs inside buffer does not match expected format.")
+          for datatype, channels in (("UINT16", 2), ("FP32", 3), ("INT32", 1), ("FP64", 1),
+                                     ("BOOL", 1), ("BYTES", 1), ("UINT8", 5))),
+        *((infer_request("image", "in", "UINT8", shape, raw=b""), "INVALID_ARGUMENT",
+           f"Invalid input shape - Invalid Mediapipe Image input {what}. Expected greater than 0; "
+           "Actual: ") for shape, what in (([0, 2, 3], "height"), ([-1, 2, 3], "height"),
+                                           ([2, 2, 0], "number of channels"))),
+        (infer_request("image", "in", "UINT8", [2, 2, 3], raw=b"123"), "INVALID_ARGUMENT",
+         "Invalid content size of tensor proto - Invalid Mediapipe Image input buffer size. "
+         "Actual: 3; Expected: 12"),
+        (infer_request("ov", "in", "BYTES", [1], raw=b"\0\0\0\0"), "INVALID_ARGUMENT",
+         "Invalid content size of tensor proto - "),
+        (infer_request("ov", "in", "FP16", [1], fp32_contents=[1.0]), "INVALID_ARGUMENT",
+         "Invalid number of values in tensor proto container - "),
+        (infer_request("tf", "in", "mine", [1], raw=b"1"), "INVALID_ARGUMENT",
+         "Invalid input precision - Not supported precision for Tensorflow tensor "
+         "deserialization: mine"),
+        (infer_request("tf", "in", "FP32", [-1], raw=b""), "INVALID_ARGUMENT",
+         "Invalid input shape - Negative dimension size is not acceptable: (-1)"),
+        (infer_request("mp", "in", "FP32", [-1], raw=b""), "INVALID_ARGUMENT",
+         "Invalid input shape - Negative or zero dimension size is not acceptable: (-1)"),
+        (infer_request("py", "in", "FP32", [-1], raw=b""), "INVALID_ARGUMENT",
+         "Invalid input shape - Negative dimension size is not acceptable: (-1)"),
         (infer_request("image", "in", "UINT8", [1, 1, 1], uint_contents=[1]), "INVALID_ARGUMENT",
          "Mediapipe execution failed. MP status"),
         (infer_request("mp", "in", "INT64", [1], raw=b"12345678"), "INVALID_ARGUMENT",
@@ -265,13 +297,16 @@ def test_inputs_that_do_not_belong_to_raw_contents(stub: Stub) -> None:
 @pytest.mark.parametrize(
     ("datatype", "shape", "sent_as"),
     [
-        ("UINT8", (4, 3, 1), "UINT8"), ("INT8", (4, 3, 3), "UINT8"), ("UINT8", (1, 1, 4), "UINT8"),
+        ("UINT8", (4, 3, 3), "UINT8"), ("INT8", (4, 3, 3), "UINT8"), ("UINT8", (1, 1, 4), "UINT8"),
         ("INT16", (4, 3, 1), "UINT16"), ("FP16", (4, 3, 3), "UINT16"),
+        ("UINT8", (4, 3, 1), "UINT8"), ("INT8", (5, 2, 4), "UINT8"),
+        ("UINT16", (4, 3, 1), "UINT16"), ("UINT16", (4, 3, 3), "UINT16"),
+        ("INT16", (4, 3, 4), "UINT16"), ("FP16", (2, 2, 4), "UINT16"),
         ("FP32", (4, 3, 1), "FP32"), ("FP32", (4, 3, 2), "FP32"), ("FP32", (4, 3, 4), "FP32"),
     ],
 )  # fmt: skip
 def test_images(stub: Stub, datatype: str, shape: tuple[int, ...], sent_as: str) -> None:
-    itemsize = {"UINT8": 1, "INT8": 1, "INT16": 2, "FP16": 2, "FP32": 4}[datatype]
+    itemsize = {"UINT8": 1, "INT8": 1, "INT16": 2, "UINT16": 2, "FP16": 2, "FP32": 4}[datatype]
     raw = bytes(range(int(np.prod(shape)) * itemsize))
     response = stub.ModelInfer(infer_request("image", "in", datatype, shape, raw=raw), timeout=30)
     assert response.outputs[0].datatype == sent_as
@@ -314,3 +349,9 @@ def test_metadata_and_readiness(stub: Stub) -> None:
     ]  # fmt: skip
     assert [t.name for t in found.outputs] == ["out"]
     assert stub.ModelReady(pb.ModelReadyRequest(name="missing_model"), timeout=30).ready
+
+
+def test_contents_of_no_values_make_an_empty_tensor(stub: Stub) -> None:
+    response = stub.ModelInfer(infer_request("ov", "in", "FP32", [0, 3]), timeout=30)
+    assert list(response.outputs[0].shape) == [0, 3]
+    assert response.raw_output_contents[0] == b""

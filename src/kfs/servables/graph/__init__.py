@@ -4,6 +4,7 @@ from kfs.servables.graph.calculator import (
     ANY,
     BOOL,
     IMAGE,
+    INT64,
     MP_TENSOR,
     MP_TENSORS,
     OV_TENSOR,
@@ -11,6 +12,7 @@ from kfs.servables.graph.calculator import (
     PY_TENSOR,
     REQUEST,
     RESPONSE,
+    STRING,
     TF_TENSOR,
     TF_TENSORS,
     Calculator,
@@ -25,7 +27,8 @@ from kfs.servables.graph.packets import ImageFrame
 from kfs.servables.graph.spec import GraphError, NodeSpec, Port
 
 __all__ = [
-    "ANY", "BOOL", "IMAGE", "MP_TENSOR", "MP_TENSORS", "OV_TENSOR", "OV_TENSORS", "PY_TENSOR",
-    "REQUEST", "RESPONSE", "TF_TENSOR", "TF_TENSORS", "Calculator", "CalculatorError", "Contract",
-    "Graph", "GraphError", "ImageFrame", "NodeContext", "NodeSpec", "Port", "Setting", "options_of",
+    "ANY", "BOOL", "IMAGE", "INT64", "MP_TENSOR", "MP_TENSORS", "OV_TENSOR", "OV_TENSORS",
+    "PY_TENSOR", "REQUEST", "RESPONSE", "STRING", "TF_TENSOR", "TF_TENSORS", "Calculator",
+    "CalculatorError", "Contract", "Graph", "GraphError", "ImageFrame", "NodeContext", "NodeSpec",
+    "Port", "Setting", "options_of",
 ]  # fmt: skip

@@ -49,7 +49,10 @@ PY_TENSOR: PacketType = "pyovms.Tensor"
 #: A ModelInferRequest and a ModelInferResponse as protobuf messages.
 REQUEST: PacketType = "KFS request"
 RESPONSE: PacketType = "KFS response"
+#: What parameters of requests become as side packets: `bool`, `int` and `str`.
 BOOL: PacketType = "bool"
+INT64: PacketType = "int64"
+STRING: PacketType = "std::string"
 
 #: The range of timestamps, in microseconds where they come from a clock.
 MIN_TIMESTAMP = -(1 << 63) + 3

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from google.protobuf import text_format
 
-from kfs.servables.graph.plan import NodePlan, Plan
+from kfs.servables.graph.plan import DEFAULT, NodePlan, Plan
 from kfs.servables.graph.spec import NodeSpec, Port, Ports, TagIndex
 from kfs.servables.outline import Outline
 
@@ -24,8 +24,8 @@ def _inputs(plan: Plan) -> Iterator[Outline]:
             f"input {port.name}: {port.type}, to {', '.join(readers) or 'nobody'}",
             (Outline(warning),) if port.mismatch else (),
         )
-    for name in plan.side_inputs:
-        yield Outline(f"parameter {name}")
+    for side in plan.side_inputs:
+        yield Outline(f"parameter {side.name}: {side.type}")
 
 
 def _nodes(plan: Plan) -> Iterator[Outline]:
@@ -59,12 +59,12 @@ def _settings(node: NodePlan) -> Iterator[str]:
         text = text_format.MessageToString(options, as_one_line=True)
         if text:
             yield text
-    if len(node.sync_sets) > 1 or node.is_immediate or node.fixed_size is not None:
+    if node.handler != DEFAULT:
         sets = " | ".join(
             ", ".join(_port(node.spec.inputs[at]) for at in inputs) for inputs in node.sync_sets
         )
         of = f": {sets}" if len(node.sync_sets) > 1 else ""
-        yield f"{node.spec.handler.name}{of}"
+        yield f"{node.handler}{of}"
 
 
 def _outputs(plan: Plan) -> Iterator[Outline]:

@@ -43,10 +43,14 @@ _INPUT_PREFIXES = (
 )  # fmt: skip
 _OUTPUT_PREFIXES = (*_INPUT_PREFIXES[:-1], ("RESPONSE", RESPONSE))
 
-_IMMEDIATE = "ImmediateInputStreamHandler"
-_FIXED_SIZE = "FixedSizeInputStreamHandler"
-_SYNC_SET = "SyncSetInputStreamHandler"
-_HANDLERS = ("DefaultInputStreamHandler", _IMMEDIATE, _SYNC_SET, _FIXED_SIZE)
+# Input stream handlers: how a node waits for its inputs.
+DEFAULT = "DefaultInputStreamHandler"
+IMMEDIATE = "ImmediateInputStreamHandler"
+SYNC_SET = "SyncSetInputStreamHandler"
+FIXED_SIZE = "FixedSizeInputStreamHandler"
+EARLY_CLOSE = "EarlyCloseInputStreamHandler"
+BARRIER = "BarrierInputStreamHandler"
+_HANDLERS = (DEFAULT, IMMEDIATE, SYNC_SET, FIXED_SIZE, EARLY_CLOSE, BARRIER)
 
 
 class Consumer(NamedTuple):
@@ -85,16 +89,17 @@ class NodePlan:
     Attributes:
         outputs: positions of the streams it feeds, in the order of its ports.
         inputs: positions of the streams that feed it.
+        handler: the name of its input stream handler.
         sync_sets: inputs that wait for each other.
-        is_immediate: inputs wait for nothing.
+        fixed_size: what that handler was told; None for other handlers.
     """
 
     spec: NodeSpec
     calculator: type[Calculator]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    handler: str
     sync_sets: tuple[tuple[int, ...], ...]
-    is_immediate: bool
     fixed_size: FixedSize | None
     is_offset_zero: bool
 
@@ -114,13 +119,20 @@ class GraphPort:
     mismatch: str = ""
 
 
+class SideInput(NamedTuple):
+    """A side packet that a request has to bring, and what it has to be."""
+
+    name: str
+    type: PacketType
+
+
 @dataclass(frozen=True)
 class Plan:
     """What runs.
 
     Attributes:
         nodes: producers of streams and side packets before those who take them.
-        side_inputs: names of side packets that a request has to bring.
+        side_inputs: what a request has to bring as parameters.
         is_straight: one pass over the nodes, each run once, answers a request.
     """
 
@@ -129,7 +141,7 @@ class Plan:
     streams: tuple[StreamPlan, ...]
     inputs: tuple[GraphPort, ...]
     outputs: tuple[GraphPort, ...]
-    side_inputs: tuple[str, ...]
+    side_inputs: tuple[SideInput, ...]
     n_threads: int
     max_queue_size: int
     has_back_edges: bool
@@ -142,6 +154,7 @@ def make_plan(spec: GraphSpec, registry: Registry) -> Plan:
         GraphError: the graph cannot run; the node or stream, and what is wrong with it.
     """
     _check_ends(spec)
+    _check_queue(spec)
     calculators = [registry.find(node) for node in spec.nodes]
     contracts = [_contract(*pair) for pair in zip(spec.nodes, calculators, strict=True)]
     wiring = _Wiring(spec, contracts)
@@ -184,7 +197,7 @@ def graph_type(port: Port, prefixes: Sequence[tuple[str, PacketType]]) -> Packet
 
 
 def _is_plain(node: NodePlan) -> bool:
-    return not node.is_immediate and node.fixed_size is None and len(node.sync_sets) <= 1
+    return node.handler == DEFAULT
 
 
 def _check_ends(spec: GraphSpec) -> None:
@@ -203,6 +216,17 @@ def _check_ends(spec: GraphSpec) -> None:
         raise GraphError("an input_stream REQUEST and an output_stream RESPONSE need each other")
     if requests and (len(spec.inputs), len(spec.outputs)) != (1, 1):
         raise GraphError("a graph from REQUEST to RESPONSE has exactly one input and one output")
+
+
+def _check_queue(spec: GraphSpec) -> None:
+    """Instances that are used again and again would begin with what a loop has left."""
+    for node in spec.nodes:
+        is_handler = node.calculator == "PythonExecutorCalculator"
+        if spec.is_queued and is_handler and any(p.tag == "LOOPBACK" for p in node.inputs):
+            raise GraphError(
+                f"node {node.name}: a handler with LOOPBACK and OVMS_GRAPH_QUEUE_MAX_SIZE do not "
+                "go together"
+            )
 
 
 def _contract(node: NodeSpec, calculator: type[Calculator]) -> Contract:
@@ -272,9 +296,9 @@ class _Wiring:
                     )
         return ""
 
-    def side_inputs(self) -> tuple[str, ...]:
+    def side_inputs(self) -> tuple[SideInput, ...]:
         wanted = {
-            port.name: None
+            SideInput(port.name, contract.side_inputs.get(port, ANY)): None
             for node, contract in zip(self._spec.nodes, self._contracts, strict=True)
             for port in node.side_inputs
             if port.name not in self._sides and port not in contract.own_side_inputs
@@ -341,9 +365,9 @@ def _node_plan(
         calculator=calculator,
         inputs=tuple(ids[port.name] for port in node.inputs),
         outputs=tuple(ids[port.name] for port in node.outputs),
-        sync_sets=_sync_sets(node) if handler.name == _SYNC_SET else everything,
-        is_immediate=handler.name == _IMMEDIATE,
-        fixed_size=_fixed_size(node) if handler.name == _FIXED_SIZE else None,
+        handler=handler.name,
+        sync_sets=_sync_sets(node) if handler.name == SYNC_SET else everything,
+        fixed_size=_fixed_size(node) if handler.name == FIXED_SIZE else None,
         is_offset_zero=contract.is_offset_zero,
     )
 

@@ -25,15 +25,28 @@ from kfs import errors
 from kfs.errors import Code, ServingError
 from kfs.servables.base import CallContext
 from kfs.servables.graph.calculator import (
+    BOOL,
     DONE,
+    INT64,
     MAX_TIMESTAMP,
     MIN_TIMESTAMP,
+    STRING,
     CalculatorError,
     NodeContext,
     Sent,
     Setting,
 )
-from kfs.servables.graph.plan import FixedSize, NodePlan, Plan
+from kfs.servables.graph.plan import (
+    BARRIER,
+    DEFAULT,
+    EARLY_CLOSE,
+    FIXED_SIZE,
+    IMMEDIATE,
+    SYNC_SET,
+    FixedSize,
+    NodePlan,
+    Plan,
+)
 
 _log = logging.getLogger("kfs.graph")
 
@@ -82,6 +95,29 @@ class Prepared:
             self.costs_s[node] = 0.9 * known + 0.1 * elapsed_s
 
 
+_SIDE_TYPES: dict[str, type] = {BOOL: bool, INT64: int, STRING: str}
+
+
+def check_side_packets(plan: Plan, given: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        ServingError: FAILED_PRECONDITION, one is missing, or of another type.
+    """
+    for name, kind in plan.side_inputs:
+        if name not in given:
+            raise ServingError(
+                errors.GRAPH_START_ERROR,
+                "INVALID_ARGUMENT: ValidateRequiredSidePackets failed to validate: \n"
+                f'Side packet "{name}" is required but was not provided.',
+            )
+        if kind in _SIDE_TYPES and type(given[name]) is not _SIDE_TYPES[kind]:
+            raise ServingError(
+                errors.GRAPH_START_ERROR,
+                "INVALID_ARGUMENT: ValidateRequiredSidePackets failed to validate: \n"
+                f'Side packet "{name}": expected {kind}; found {type(given[name]).__name__}',
+            )
+
+
 class _Node:
     """The state of a node in one instance."""
 
@@ -100,7 +136,7 @@ class _Node:
         self.out_bounds = [MIN_TIMESTAMP] * len(plan.outputs)
         #: Inputs that an immediate node has been told are done.
         self.done: set[int] = set()
-        self.is_simple = len(plan.inputs) == 1 and not plan.is_immediate and plan.fixed_size is None
+        self.is_simple = len(plan.inputs) == 1 and plan.handler in (DEFAULT, SYNC_SET)
         self.is_queued = False
         self.is_running = False
         self.is_closing = False
@@ -114,11 +150,7 @@ class _Node:
             if self.queues[0]:
                 return self.queues[0][0][0], _FIRST_INPUT
             return _CLOSE if self.bounds[0] == DONE else None
-        if self.plan.is_immediate:
-            return self._ready_immediately()
-        if self.plan.fixed_size is not None:
-            self._drop_surplus(self.plan.fixed_size)
-        return self._ready_in_sets()
+        return _READY[self.plan.handler](self)
 
     def _ready_in_sets(self) -> _Ready | None:
         first: _Ready | None = None
@@ -158,6 +190,29 @@ class _Node:
             return bound, ()
         return None
 
+    def _ready_early(self) -> _Ready | None:
+        """As by default, but one input that is done is enough to close."""
+        return _CLOSE if self._is_any_done() else self._ready_in_sets()
+
+    def _ready_at_barrier(self) -> _Ready | None:
+        """Once every input has a packet, whatever their timestamps are."""
+        if self._is_any_done():
+            return _CLOSE
+        if not all(self.queues):
+            return None
+        return min(queue[0][0] for queue in self.queues), tuple(range(len(self.queues)))
+
+    def _is_any_done(self) -> bool:
+        return any(
+            not queue and bound == DONE
+            for queue, bound in zip(self.queues, self.bounds, strict=True)
+        )
+
+    def _ready_in_fixed_size(self) -> _Ready | None:
+        assert self.plan.fixed_size is not None
+        self._drop_surplus(self.plan.fixed_size)
+        return self._ready_in_sets()
+
     def _drop_surplus(self, size: FixedSize) -> None:
         lengths = [len(queue) for queue in self.queues]
         if size.in_all:
@@ -174,12 +229,16 @@ class _Node:
                 queue.popleft()
 
     def take(self, ready: _Ready) -> None:
-        """Give the values at that timestamp to the context; None for inputs without."""
+        """Give the values at that timestamp to the context; None for inputs without.
+
+        Behind a barrier these are the first ones, of whatever timestamps.
+        """
         timestamp, inputs = ready
+        is_barrier = self.plan.handler == BARRIER
         values: list[Any] = [None] * len(self.queues)
         for at in inputs:
             queue = self.queues[at]
-            if queue and queue[0][0] == timestamp:
+            if queue and (is_barrier or queue[0][0] == timestamp):
                 values[at] = queue.popleft()[1]
         self.context.timestamp, self.context.inputs = timestamp, values
 
@@ -192,6 +251,16 @@ class _Node:
     def input_bound(self) -> int:
         """No packet before this will be processed any more."""
         return min(self._settled(range(len(self.queues))))
+
+
+_READY: dict[str, Callable[[_Node], _Ready | None]] = {
+    DEFAULT: _Node._ready_in_sets,
+    SYNC_SET: _Node._ready_in_sets,
+    IMMEDIATE: _Node._ready_immediately,
+    FIXED_SIZE: _Node._ready_in_fixed_size,
+    EARLY_CLOSE: _Node._ready_early,
+    BARRIER: _Node._ready_at_barrier,
+}
 
 
 class Instance:
@@ -251,13 +320,7 @@ class Instance:
         Raises:
             ServingError: a side packet is missing, or a node cannot be opened.
         """
-        for name in self._plan.side_inputs:
-            if name not in self._side_packets:
-                raise ServingError(
-                    errors.GRAPH_START_ERROR,
-                    "INVALID_ARGUMENT: ValidateRequiredSidePackets failed to validate: \n"
-                    f'Side packet "{name}" is required but was not provided.',
-                )
+        check_side_packets(self._plan, self._side_packets)
         for node in self._nodes:
             self._open(node)
             if self.failure is not None:

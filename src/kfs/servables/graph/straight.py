@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kfs import errors
-from kfs.errors import ServingError
 from kfs.servables.base import CallContext
 from kfs.servables.graph.calculator import NodeContext
-from kfs.servables.graph.run import Prepared, failure_at
+from kfs.servables.graph.run import Prepared, check_side_packets, failure_at
 
 
 def run_straight(
@@ -33,9 +31,7 @@ def run_straight(
     """
     plan = prepared.plan
     sides = dict(side_packets)
-    for name in plan.side_inputs:
-        if name not in sides:
-            raise ServingError(errors.GRAPH_START_ERROR, f'Side packet "{name}" is required')
+    check_side_packets(plan, sides)
     last = len(plan.nodes) - 1
     for at, node in enumerate(plan.nodes):
         inputs = [values.get(stream) for stream in node.inputs]
