@@ -39,6 +39,7 @@ class Site:
         self.models: dict[str, dict[str, Any]] = {}
         self.graphs: dict[str, dict[str, Any]] = {}
         self.pipelines: list[dict[str, Any]] | None = None
+        self.libraries: list[dict[str, Any]] = []
         self.monitoring: dict[str, Any] | None = None
         self.server: Server | None = None
         self.channel: grpc.Channel | None = None
@@ -51,6 +52,8 @@ class Site:
             document["mediapipe_config_list"] = list(self.graphs.values())
         if self.pipelines is not None:
             document["pipeline_config_list"] = self.pipelines
+        if self.libraries:
+            document["custom_node_library_config_list"] = self.libraries
         if self.monitoring is not None:
             document["monitoring"] = self.monitoring
         path = self.root / "config.json"
