@@ -7,8 +7,6 @@ import json
 import signal
 import socket
 import struct
-import subprocess
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,11 +20,11 @@ import psutil
 import pytest
 from conftest import wait_until
 from h2 import Connection, begin_call, frame, message, setting
+from server_process import ServerProcess, server_process
 from wire import Stub, infer_request
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
 
-KFS_FAST = [sys.executable, "-c", "from kfs.cli import main; main()"]
 MIB = 1 << 20
 
 #: Few, so that all of them are there before the first test looks.
@@ -80,45 +78,28 @@ class Victim:
 
 
 @pytest.fixture(scope="module")
-def process(
-    repository: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def process(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("victim")
-    served = ("dummy", "image_u8", "strings", "identity_FP32", "identity_UINT8")
-    configs = [
-        {"config": {"name": n, "base_path": str(repository / n), "nireq": 2}} for n in served
-    ]
+    names = ("dummy", "image_u8", "strings", "identity_FP32", "identity_UINT8")
+    configs = [{"config": {"name": n, "base_path": str(repository / n), "nireq": 2}} for n in names]
     (folder / "config.json").write_text(json.dumps({"model_config_list": configs}))
     flags = {
         "config_path": folder / "config.json",
-        "port": 0,
-        "grpc_bind_address": "127.0.0.1",
         "grpc_max_threads": N_THREADS,
         "max_streams": N_STREAMS,
         "max_image_pixels": 100_000_000,
     }
-    log = folder / "log"
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [*KFS_FAST, "serve", *(f"--{name}={value}" for name, value in flags.items())],
-            stdout=file,
-            stderr=file,
-        )
-    try:
-        wait_until(lambda: "Ready" in log.read_text() or process.poll() is not None)
-        (line,) = (each for each in log.read_text().splitlines() if "gRPC server on port" in each)
-        yield process, int(line.rsplit(" ", 1)[1])
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 0, "it still stops as it should"
-        assert "Traceback" not in log.read_text()
-    finally:
-        process.kill()
-        process.wait()
+    with server_process(folder / "log", **flags) as served:
+        served.wait_until_ready()
+        yield served
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(timeout=60) == 0, "it still stops as it should"
+        assert "Traceback" not in served.log.read_text()
 
 
 @pytest.fixture(scope="module")
-def warm(process: tuple[subprocess.Popen[bytes], int]) -> Victim:
-    victim = Victim(psutil.Process(process[0].pid), process[1])
+def warm(process: ServerProcess) -> Victim:
+    victim = Victim(psutil.Process(process.process.pid), process.port)
     victim.warm_up()
     return victim
 

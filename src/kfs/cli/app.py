@@ -11,7 +11,14 @@ from types import TracebackType
 from kfs.errors import ModelLoadError
 from kfs.metrics.registry import Metrics
 from kfs.repository.catalog import Catalog
-from kfs.repository.config import ConfigError, Wanted, read_config, read_metrics, wanted_of
+from kfs.repository.config import (
+    ConfigError,
+    Wanted,
+    once_written,
+    read_config,
+    read_metrics,
+    wanted_of,
+)
 from kfs.repository.repository import Repository
 from kfs.servables.model import add_extension
 from kfs.server.control import ControlHandler
@@ -160,8 +167,9 @@ def metric_names(settings: ServerSettings) -> frozenset[str]:
     """
     if settings.config_path is None:
         return settings.metrics
-    named = read_metrics(settings.config_path)
-    place = f"{settings.config_path}: monitoring.metrics"
+    path = settings.config_path
+    named = once_written(lambda: read_metrics(path))
+    place = f"{path}: monitoring.metrics"
     if named and settings.metrics:
         raise ConfigError(f"{place}: metrics are enabled on the command line as well")
     if named and settings.rest_port is None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -23,6 +24,11 @@ from kfs.servables.pipeline.spec import LibrarySpec, PipelineSpec, parse
 from kfs.settings import GraphSettings, ModelSettings
 
 _log = logging.getLogger("kfs.repository")
+_Read = TypeVar("_Read")
+
+# How long, and how often, a file that is not JSON is looked at again at the start.
+_WRITER_WAIT_S = 1.0
+_LOOK_S = 0.01
 
 ByTensor = str | dict[str, str]
 Count = Annotated[int, Field(ge=0)]
@@ -230,6 +236,26 @@ def read_metrics(path: Path) -> frozenset[str]:
         ConfigError: as `read_config`.
     """
     return _read(path, ConfigFile).monitoring.metrics.names
+
+
+def once_written(read: Callable[[], _Read]) -> _Read:
+    """What `read` reads at the start, when whoever may be writing the file has finished.
+
+    Raises:
+        ConfigError: the file was not finished within a second, or it is broken.
+    """
+    end = time.monotonic() + _WRITER_WAIT_S
+    is_told = False
+    while True:
+        try:
+            return read()
+        except UnfinishedError as error:
+            if time.monotonic() >= end:
+                raise
+            if not is_told:
+                _log.warning("%s; looking again, in case it is being written", error)
+                is_told = True
+        time.sleep(_LOOK_S)
 
 
 _File = TypeVar("_File", bound=_Closed)

@@ -14,7 +14,7 @@ from kfs.metrics.registry import Metrics
 from kfs.metrics.servables import ModelMetrics
 from kfs.repository.catalog import Catalog, Entry, Kind, VersionEntry
 from kfs.repository.changes import compare, settle
-from kfs.repository.config import ConfigError, UnfinishedError, Wanted
+from kfs.repository.config import ConfigError, Wanted, once_written
 from kfs.repository.graphs import Graphs, digest
 from kfs.repository.pipelines import Pipelines
 from kfs.repository.storage import NoAnswerError, PatientStorage, Storage, open_storage
@@ -29,8 +29,6 @@ OnChange = Callable[[str, bool], None]
 # A file that is being written may be read half: it is looked at again before it is called broken.
 _ATTEMPTS = 3
 _ATTEMPT_WAIT_S = 0.01
-# At the start there is nothing to go on with meanwhile.
-_WRITER_WAIT_S = 1.0
 
 
 class Repository:
@@ -76,7 +74,7 @@ class Repository:
         Raises:
             ConfigError: nothing can be made of what is wanted.
         """
-        wanted = self._read_once_written()
+        wanted = once_written(self._read)
         self._wanted = replace(Wanted(), files=wanted.files)
         self._digest = self._digest_now()
         self._reload_successful.set(1)
@@ -132,17 +130,6 @@ class Repository:
     def _digest_now(self) -> bytes:
         files = [] if self._config_path is None else [self._config_path]
         return b"".join(digest(path) for path in [*files, *self._wanted.files])
-
-    def _read_once_written(self) -> Wanted:
-        """What the file wants, when whoever may be writing it has finished."""
-        end = time.monotonic() + _WRITER_WAIT_S
-        while True:
-            try:
-                return self._read()
-            except UnfinishedError:
-                if time.monotonic() >= end:
-                    raise
-            time.sleep(_ATTEMPT_WAIT_S)
 
     def _read_again(self) -> Wanted | None:
         """What the changed file wants; None when it is broken, so that nothing changes."""

@@ -17,11 +17,10 @@ class PatientStorage:
     models are looked at.
     """
 
-    def __init__(self, base_path: str, storage: Storage, patience_s: float = _PATIENCE_S) -> None:
+    def __init__(self, base_path: str, storage: Storage) -> None:
         self.is_remote = storage.is_remote
         self._base_path = base_path
         self._storage = storage
-        self._patience_s = patience_s
         self._look: Future[dict[int, str]] | None = None
 
     def find_versions(self) -> dict[int, str]:
@@ -33,7 +32,7 @@ class PatientStorage:
         """
         look, patience_s = self._look, 0.0
         if look is None:
-            look, patience_s = Future(), self._patience_s
+            look, patience_s = Future(), _PATIENCE_S
             threading.Thread(target=self._answer, args=(look,), name="look", daemon=True).start()
         wait([look], patience_s)
         if not look.done():

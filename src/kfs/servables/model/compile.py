@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -19,8 +20,11 @@ from kfs.servables.model.source import find_model_file, read_tensor_names
 from kfs.settings import ModelSettings, PluginValue
 from kfs.signature import Dim, Signature, TensorSpec
 
+_log = logging.getLogger("kfs.model")
+
 _MAX_SLOTS = 100_000
 _MMAP = "ENABLE_MMAP"
+_CACHE = "CACHE_DIR"
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ def compile_model(settings: ModelSettings, folder: Path) -> Compiled:
     outputs = _specs(model.outputs, names.outputs, path, "output")
     properties = plugin_properties(settings)
     try:
-        compiled = core().compile_model(model, settings.target_device, properties)
+        compiled = _compile(model, settings.target_device, properties)
         optimal = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
     except Exception as error:
         raise ModelLoadError(
@@ -104,6 +108,19 @@ def _count_streams(compiled: Any) -> int:
         return int(compiled.get_property("NUM_STREAMS"))
     except Exception:
         return 1
+
+
+def _compile(model: Any, device: str, properties: Mapping[str, PluginValue]) -> Any:
+    """Compile with the cache; a cache that cannot be used is no reason to do without the model."""
+    try:
+        return core().compile_model(model, device, properties)
+    except Exception as error:
+        if _CACHE not in properties:
+            raise
+        uncached = {name: value for name, value in properties.items() if name != _CACHE}
+        compiled = core().compile_model(model, device, uncached)
+        _log.warning("cache_dir %s cannot be used: %s", properties[_CACHE], _one_line(error))
+        return compiled
 
 
 def _reading(settings: ModelSettings) -> dict[str, PluginValue]:
@@ -125,7 +142,7 @@ def plugin_properties(settings: ModelSettings) -> dict[str, PluginValue]:
     if "NUM_STREAMS" not in properties and "PERFORMANCE_HINT" not in properties:
         properties["PERFORMANCE_HINT"] = "LATENCY"
     if settings.cache_dir is not None and (settings.allow_cache or not settings.is_auto):
-        properties["CACHE_DIR"] = str(settings.cache_dir)
+        properties[_CACHE] = str(settings.cache_dir)
     return properties
 
 
