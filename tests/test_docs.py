@@ -26,11 +26,13 @@ STANDS_FOR = {
     "/models/resnet": str(MODEL_PATH),
     "src/kfs/digits/model": str(MODEL_PATH),
     "examples/repository/config.json": str(ROOT / "examples" / "repository" / "config.json"),
+    "examples/graphs/config.json": str(ROOT / "examples" / "graphs" / "config.json"),
     "cat.jpg": str(images()[0].path),
 }
 # Run by the gate or by other tests, or programs that are not ours.
 ELSEWHERE = re.compile(
     r"pip install|pytest|python -m venv|pre-commit install|grpcurl|python examples/client/|"
+    r"python examples/graphs/client/|"
     r"python bench/|.*&& kfs-fast demo"
 )
 

@@ -11,9 +11,10 @@ name the calculator.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -24,6 +25,8 @@ from kfs._proto.pool import POOL
 from kfs.errors import Code
 from kfs.servables.base import CallContext, ServableSource
 from kfs.servables.graph.spec import GraphError, NodeSpec, Port
+
+_log = logging.getLogger("kfs.graph")
 
 #: What a port carries. Two ports can be connected when they say the same, or one says `ANY`.
 PacketType = str
@@ -229,6 +232,8 @@ class Registry:
 
     def __init__(self, builtin: Mapping[str, type[Calculator]]) -> None:
         self._known: dict[str, type[Calculator]] = dict(builtin)
+        #: What is wrong with calculators that packages offer, by name.
+        self._broken: dict[str, str] = {}
         self._is_complete = False
 
     def add(self, name: str, calculator: type[Calculator]) -> None:
@@ -240,33 +245,41 @@ class Registry:
     def load_plug_ins(self) -> None:
         """Import what installed packages offer; once.
 
-        Raises:
-            GraphError: a package cannot be imported, or offers something else.
+        What cannot be used is logged, and told again to the graphs that name it: others do not
+        suffer from it.
         """
         if self._is_complete:
             return
+        self._is_complete = True
         for point in entry_points(group=_GROUP):
             try:
-                found = point.load()
+                self.add(point.name, _load(point))
             except Exception as error:
-                raise GraphError(f"calculator {point.name} ({point.value}): {error!r}") from error
-            if not (isinstance(found, type) and issubclass(found, Calculator)):
-                raise GraphError(f"calculator {point.name} ({point.value}) is no Calculator")
-            self.add(point.name, found)
-        self._is_complete = True
+                reason = f"calculator {point.name} ({point.value}) cannot be used: {error!r}"
+                _log.error("%s", reason, exc_info=error)
+                self._broken[point.name] = reason
 
     def find(self, node: NodeSpec) -> type[Calculator]:
         """
         Raises:
-            GraphError: nothing of that name is known.
+            GraphError: nothing of that name is known, or it cannot be used.
         """
         found = self._known.get(node.calculator)
+        if found is None and node.calculator in self._broken:
+            raise GraphError(f"node {node.name}: {self._broken[node.calculator]}")
         if found is None:
             known = ", ".join(sorted(self._known))
             raise GraphError(
                 f"node {node.name}: there is no calculator {node.calculator}; known are {known}"
             )
         return found
+
+
+def _load(point: EntryPoint) -> type[Calculator]:
+    found = point.load()
+    if not (isinstance(found, type) and issubclass(found, Calculator)):
+        raise TypeError(f"expected a subclass of Calculator; found {found!r}")
+    return found
 
 
 def options_of(node: NodeSpec, kind: type[Message]) -> Any:

@@ -36,7 +36,7 @@ from kfs.servables.graph.packets import (
     write_response_message,
 )
 from kfs.servables.graph.plan import Plan, make_plan
-from kfs.servables.graph.run import Instance
+from kfs.servables.graph.run import Instance, Prepared
 from kfs.servables.graph.spec import GraphError, parse_graph
 from kfs.servables.graph.straight import run_straight
 from kfs.signature import Signature, TensorSpec
@@ -61,8 +61,7 @@ class Graph(Servable):
         self.metrics: GraphMetrics = metrics
         self.version = 1
         self.plan = plan
-        self._setting = setting
-        self._resources: dict[str, Any] = {}
+        self._prepared = Prepared(plan, setting)
         self._inputs = {port.name: port for port in plan.inputs}
         self._output_names = [port.name for port in plan.outputs]
         self._workers = ThreadPoolExecutor(_MAX_WORKERS, thread_name_prefix=f"graph-{name}")
@@ -102,17 +101,18 @@ class Graph(Servable):
     def _prepare(self) -> None:
         try:
             for node in self.plan.nodes:
-                resource = node.calculator.prepare(node.spec, self._setting)
-                self._resources[node.spec.name] = resource
+                resource = node.calculator.prepare(node.spec, self._prepared.setting)
+                self._prepared.resources[node.spec.name] = resource
         except BaseException:
             self._release()
             raise
 
     def _release(self) -> None:
+        resources = self._prepared.resources
         for node in self.plan.nodes:
-            if node.spec.name in self._resources:
+            if node.spec.name in resources:
                 try:
-                    node.calculator.release(self._resources.pop(node.spec.name))
+                    node.calculator.release(resources.pop(node.spec.name))
                 except Exception:
                     _log.exception("Unexpected error when node %s was released", node.spec.name)
         self._workers.shutdown(wait=False)
@@ -172,9 +172,7 @@ class Graph(Servable):
         """The first packet of each output, and the time of the last of those."""
         if self.plan.is_straight:
             streams = {self._inputs[name].stream: value for name, value in packets.items()}
-            found = run_straight(
-                self.plan, self._setting, self._resources, call, sides, timestamp, streams
-            )
+            found = run_straight(self._prepared, call, sides, timestamp, streams)
             return self._complete(found), timestamp
         first: dict[int, Any] = {}
         times = [timestamp]
@@ -187,7 +185,7 @@ class Graph(Servable):
                 instance.stop()  # a generator may go on for long; nobody would hear it
 
         pool = self._workers if self.plan.n_threads > 1 else None
-        instance = Instance(self.plan, self._setting, self._resources, call, sides, on_output, pool)
+        instance = Instance(self._prepared, call, sides, on_output, pool)
         try:
             instance.start()
             for name, value in packets.items():
@@ -281,9 +279,8 @@ class _Stream:
         self._sink = sink
         self._clock = Clock()
         self._instance = Instance(
-            graph.plan, graph._setting, graph._resources, call, sides, self._on_output,
-            graph._workers, on_failure=sink.fail,
-        )  # fmt: skip
+            graph._prepared, call, sides, self._on_output, graph._workers, on_failure=sink.fail
+        )
 
     def serve(self, first: Request, requests: Iterator[Request | ServingError]) -> None:
         """
@@ -341,6 +338,7 @@ class _Stream:
             self._sink.send(write_error(f"{error}; {suffix}"))
         else:
             self._graph.metrics.accepted[_STREAM].inc()
+        self._instance.advance()
 
     def _on_output(self, position: int, timestamp: int, value: Any) -> None:
         plan, name = self._graph.plan, self._graph.name

@@ -3,7 +3,8 @@
 Packets have timestamps. Each input of a node has a queue and a bound, below which no packet will
 come any more. A node runs when its input stream handler finds a timestamp that is settled: no
 packet that is still to come could be earlier. A node runs one timestamp at a time; several nodes
-may run at once, on threads that the caller lends or a pool has.
+may run at once, on threads that the caller lends or a pool has. Waking a thread costs more than
+most nodes take, so it is done for those that take long, and for those of which nothing is known.
 
 Source of the rules: MediaPipe's framework; its input stream handlers, timestamp bounds and errors.
 """
@@ -11,11 +12,14 @@ Source of the rules: MediaPipe's framework; its input stream handlers, timestamp
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 from kfs import errors
 from kfs.errors import Code, ServingError
@@ -26,6 +30,7 @@ from kfs.servables.graph.calculator import (
     MIN_TIMESTAMP,
     CalculatorError,
     NodeContext,
+    Sent,
     Setting,
 )
 from kfs.servables.graph.plan import FixedSize, NodePlan, Plan
@@ -35,36 +40,58 @@ _log = logging.getLogger("kfs.graph")
 #: Takes packets that leave the graph: position of the output, timestamp, value. It may block.
 OnOutput = Callable[[int, int, Any], None]
 
-_CLOSE = DONE
+# A node that takes longer is worth a thread of its own.
+_LONG_S = 0.0002
+# How long the thread that pushes may work by itself before it looks for messages again.
+_MAX_ADVANCE_S = 0.001
+
+#: A packet in a queue: its timestamp and its value.
+_Packet = tuple[int, Any]
+
+#: What a node can do now: process this timestamp with these inputs, or close.
+_Ready = tuple[int, tuple[int, ...]]
+
+_CLOSE: _Ready = (DONE, ())
+_FIRST_INPUT = (0,)
 
 
-class _Packet(NamedTuple):
-    timestamp: int
-    value: Any
+@dataclass
+class Prepared:
+    """A plan with what all its instances share.
 
+    Attributes:
+        setting: what nodes may use.
+        resources: what each node's calculator prepared, by the node's name.
+        costs_s: how long one run of each node takes; learned from run to run.
+    """
 
-class _Ready(NamedTuple):
-    """What a node can do now: process a timestamp with these inputs, or close."""
+    plan: Plan
+    setting: Setting
+    resources: dict[str, Any] = field(default_factory=dict)
+    costs_s: list[float] = field(init=False)
 
-    timestamp: int
-    inputs: tuple[int, ...]
+    def __post_init__(self) -> None:
+        self.costs_s = [math.inf] * len(self.plan.nodes)
 
-
-class _Task(NamedTuple):
-    node: _Node
-    timestamp: int
-    values: list[Any]
+    def learn(self, node: int, elapsed_s: float) -> None:
+        """Down at once, up slowly: nodes that wait for the interpreter seem long."""
+        known = self.costs_s[node]
+        if known > elapsed_s:
+            self.costs_s[node] = elapsed_s
+        else:
+            self.costs_s[node] = 0.9 * known + 0.1 * elapsed_s
 
 
 class _Node:
     """The state of a node in one instance."""
 
     __slots__ = (
-        "bounds", "calculator", "context", "done", "is_closed", "is_running", "out_bounds", "plan",
-        "queues",
+        "bounds", "calculator", "context", "done", "index", "is_closed", "is_closing", "is_queued",
+        "is_running", "is_simple", "out_bounds", "plan", "queues",
     )  # fmt: skip
 
-    def __init__(self, plan: NodePlan, context: NodeContext) -> None:
+    def __init__(self, index: int, plan: NodePlan, context: NodeContext) -> None:
+        self.index = index
         self.plan = plan
         self.calculator = plan.calculator()
         self.context = context
@@ -73,29 +100,39 @@ class _Node:
         self.out_bounds = [MIN_TIMESTAMP] * len(plan.outputs)
         #: Inputs that an immediate node has been told are done.
         self.done: set[int] = set()
+        self.is_simple = len(plan.inputs) == 1 and not plan.is_immediate and plan.fixed_size is None
+        self.is_queued = False
         self.is_running = False
+        self.is_closing = False
         self.is_closed = False
 
     def ready(self) -> _Ready | None:
         """What the input stream handler says."""
-        if self.is_running or self.is_closed or not self.plan.inputs:
+        if self.is_running or self.is_closed or not self.queues:
             return None
+        if self.is_simple:
+            if self.queues[0]:
+                return self.queues[0][0][0], _FIRST_INPUT
+            return _CLOSE if self.bounds[0] == DONE else None
         if self.plan.is_immediate:
             return self._ready_immediately()
         if self.plan.fixed_size is not None:
             self._drop_surplus(self.plan.fixed_size)
+        return self._ready_in_sets()
+
+    def _ready_in_sets(self) -> _Ready | None:
         first: _Ready | None = None
         is_done = True
         for inputs in self.plan.sync_sets:
             packet, bound = self._settled(inputs)
             if packet < bound:
-                if first is None or packet < first.timestamp:
-                    first = _Ready(packet, inputs)
+                if first is None or packet < first[0]:
+                    first = packet, inputs
             elif bound != DONE:
                 is_done = False
         if first is not None:
             return first
-        return _Ready(_CLOSE, ()) if is_done else None
+        return _CLOSE if is_done else None
 
     def _settled(self, inputs: Sequence[int]) -> tuple[int, int]:
         """The earliest packet, and how early one could still come where there is none."""
@@ -103,7 +140,7 @@ class _Node:
         for at in inputs:
             queue = self.queues[at]
             if queue:
-                packet = min(packet, queue[0].timestamp)
+                packet = min(packet, queue[0][0])
             else:
                 bound = min(bound, self.bounds[at])
         return packet, bound
@@ -112,13 +149,13 @@ class _Node:
         everything = tuple(range(len(self.queues)))
         packet, bound = self._settled(everything)
         if packet < DONE:
-            return _Ready(packet, everything)
+            return packet, everything
         if bound == DONE:
-            return _Ready(_CLOSE, ())
+            return _CLOSE
         done = {at for at in everything if self.bounds[at] == DONE}
         if done != self.done:  # the node is told, with no input at all
             self.done = done
-            return _Ready(bound, ())
+            return bound, ()
         return None
 
     def _drop_surplus(self, size: FixedSize) -> None:
@@ -126,24 +163,31 @@ class _Node:
         if size.in_all:
             if min(lengths) < size.trigger:
                 return
-            kept = min(queue[-size.target].timestamp for queue in self.queues)
+            kept = min(queue[-size.target][0] for queue in self.queues)
         else:
             full = [queue for queue in self.queues if len(queue) >= size.trigger]
             if not full:
                 return
-            kept = max(queue[-size.target].timestamp for queue in full)
+            kept = max(queue[-size.target][0] for queue in full)
         for queue in self.queues:
-            while queue and queue[0].timestamp < kept:
+            while queue and queue[0][0] < kept:
                 queue.popleft()
 
-    def take(self, ready: _Ready) -> list[Any]:
-        """The values at that timestamp; None for inputs without."""
+    def take(self, ready: _Ready) -> None:
+        """Give the values at that timestamp to the context; None for inputs without."""
+        timestamp, inputs = ready
         values: list[Any] = [None] * len(self.queues)
-        for at in ready.inputs:
+        for at in inputs:
             queue = self.queues[at]
-            if queue and queue[0].timestamp == ready.timestamp:
-                values[at] = queue.popleft().value
-        return values
+            if queue and queue[0][0] == timestamp:
+                values[at] = queue.popleft()[1]
+        self.context.timestamp, self.context.inputs = timestamp, values
+
+    def has_more(self) -> bool:
+        """Whether something came while it ran."""
+        if self.is_simple:
+            return bool(self.queues[0]) or self.bounds[0] > self.context.timestamp + 1
+        return True
 
     def input_bound(self) -> int:
         """No packet before this will be processed any more."""
@@ -154,48 +198,49 @@ class Instance:
     """A graph at work for one call.
 
     Args:
-        plan: what runs.
-        setting: what nodes may use.
-        resources: what each node's calculator prepared, by the node's name.
+        prepared: what runs.
         call: whom it works for.
         side_packets: from the request, by name.
         on_output: takes what leaves the graph.
-        pool: lends threads, as many at a time as the plan says; None leaves it to `work`.
+        pool: lends threads, as many at a time as the plan says; None leaves it to the caller's.
         on_failure: told of the first failure of a node, on the node's thread.
     """
 
     def __init__(
         self,
-        plan: Plan,
-        setting: Setting,
-        resources: Mapping[str, Any],
+        prepared: Prepared,
         call: CallContext,
         side_packets: Mapping[str, Any],
         on_output: OnOutput,
         pool: Executor | None = None,
         on_failure: Callable[[ServingError], None] | None = None,
     ) -> None:
-        self._plan = plan
+        self._prepared = prepared
+        self._plan = plan = prepared.plan
         self._on_failure = on_failure
         self._on_output = on_output
         self._pool = pool
         self._side_packets = dict(side_packets)
-        self._nodes = [
-            _Node(
-                node,
-                NodeContext(
-                    node.spec, setting, resources.get(node.spec.name), call, self._side_packets
-                ),
-            )
-            for node in plan.nodes
-        ]
+        self._nodes = []
+        for index, node in enumerate(plan.nodes):
+            resource = prepared.resources.get(node.spec.name)
+            context = NodeContext(node.spec, prepared.setting, resource, call, self._side_packets)
+            self._nodes.append(_Node(index, node, context))
+        self._queues = [queue for node in self._nodes for queue in node.queues]
         self._input_bounds = {port.stream: MIN_TIMESTAMP for port in plan.inputs}
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        #: For threads that wait for others to finish.
+        self._changed = threading.Condition(self._lock)
+        self._n_waiting = 0
+        #: For the thread that pushes, while an input holds as much as this; 0 when it does not.
+        self._room = threading.Condition(self._lock)
+        self._room_limit = 0
         #: Nodes that may have become ready; the last one is looked at first.
         self._touched: list[_Node] = []
         self._n_workers = 0
         self._n_running = 0
-        self._is_stopped = False
+        #: Nothing new begins: it was stopped, or has failed.
+        self._has_ended = False
         self.failure: ServingError | None = None
 
     # What the caller does, in this order.
@@ -221,12 +266,13 @@ class Instance:
     def push(self, stream: int, timestamp: int, value: Any) -> None:
         """Add a packet to an input of the graph; waits while the queues are full.
 
-        A timestamp that is not later than those before is a failure of the graph.
+        Nothing runs before `advance` or `work`. A timestamp that is not later than those before
+        is a failure of the graph.
         """
-        with self._changed:
-            while self._is_full() and (self._touched or self._n_running) and not self._has_ended():
-                self._changed.wait()
-            if self._has_ended():
+        with self._lock:
+            if self._is_full(self._plan.max_queue_size):
+                self._wait_for_room()
+            if self._has_ended:
                 return
             bound = self._input_bounds[stream]
             if timestamp < bound:
@@ -234,71 +280,102 @@ class Instance:
                 return
             self._input_bounds[stream] = timestamp + 1
             self._deliver(stream, timestamp, value)
-            self._call_worker()
+
+    def advance(self) -> None:
+        """See that what was pushed is worked on: here if that is short, else on other threads."""
+        with self._lock:
+            if self._n_workers >= self._plan.n_threads or not self._touched:
+                return
+            self._n_workers += 1
+        self._work(until_s=time.perf_counter() + _MAX_ADVANCE_S)
 
     def close_inputs(self) -> None:
         """No more packets will be pushed."""
-        with self._changed:
+        with self._lock:
             for stream in self._input_bounds:
                 self._raise_bound(stream, DONE)
 
     def work(self) -> None:
         """Run what is ready, on this thread too, until nothing is and nothing runs."""
-        with self._changed:
+        with self._lock:
             self._n_workers += 1
         self._work(leads=True)
 
     def finish(self) -> None:
         """After `close_inputs`: run to the end and close every node, whatever has failed."""
-        while not self._has_ended():
+        while not self._has_ended:
             self.work()
             left = [node for node in self._nodes if not node.is_closed]
             if not left:
                 return
             self._close(left[0])  # back edges, or bounds that never moved, kept it open
-        with self._changed:
+        with self._lock:
             while self._n_running:
-                self._changed.wait()
+                self._wait()
         for node in self._nodes:
             self._close(node)
 
     def stop(self) -> None:
         """Let nothing new begin: the answer is complete, or nobody waits for it."""
-        with self._changed:
-            self._is_stopped = True
-            self._touched.clear()
-            self._changed.notify_all()
+        with self._lock:
+            self._end()
 
     def fail(self, error: ServingError) -> None:
         """End with this error, unless there is one before."""
-        with self._changed:
+        with self._lock:
             self._fail(error)
 
     # Scheduling; all of it with the lock held.
 
-    def _has_ended(self) -> bool:
-        return self._is_stopped or self.failure is not None
+    def _wait(self) -> None:
+        self._n_waiting += 1
+        self._changed.wait()
+        self._n_waiting -= 1
+
+    def _wait_for_room(self) -> None:
+        """Until half is gone, so that threads do not take turns for every packet."""
+        self._room_limit = max(1, self._plan.max_queue_size // 2)
+        # Without a thread at work, what is queued waits for other inputs, which have to come.
+        while self._n_workers and not self._has_ended and self._is_full(self._room_limit):
+            self._room.wait()
+        self._room_limit = 0
+
+    def _wake(self) -> None:
+        if self._n_waiting:
+            self._changed.notify_all()
+        if self._room_limit and not (self._n_workers and self._is_full(self._room_limit)):
+            self._room.notify()
 
     def _fail(self, error: ServingError) -> None:
         if self.failure is None:
             self.failure = error
+        self._end()
+
+    def _end(self) -> None:
+        self._has_ended = True
         self._touched.clear()
         self._changed.notify_all()
+        self._room.notify()
 
-    def _is_full(self) -> bool:
-        limit = self._plan.max_queue_size
-        return limit >= 0 and any(
-            len(queue) >= limit for node in self._nodes for queue in node.queues
-        )
+    def _is_full(self, limit: int) -> bool:
+        if limit >= 0:
+            for queue in self._queues:
+                if len(queue) >= limit:
+                    return True
+        return False
+
+    def _touch(self, node: _Node) -> None:
+        if not (node.is_queued or node.is_running or node.is_closed):
+            node.is_queued = True
+            self._touched.append(node)
 
     def _deliver(self, stream: int, timestamp: int, value: Any) -> None:
         for at, position in self._plan.streams[stream].consumers:
             node = self._nodes[at]
-            if node.is_closed:
-                continue
-            node.queues[position].append(_Packet(timestamp, value))
-            node.bounds[position] = timestamp + 1
-            self._touched.append(node)
+            if not node.is_closed:
+                node.queues[position].append((timestamp, value))
+                node.bounds[position] = timestamp + 1
+                self._touch(node)
 
     def _raise_bound(self, stream: int, bound: int) -> None:
         """No packet before `bound` will come on a stream."""
@@ -306,24 +383,29 @@ class Instance:
             node = self._nodes[at]
             if bound > node.bounds[position]:
                 node.bounds[position] = bound
-                self._touched.append(node)
+                self._touch(node)
 
-    def _take(self) -> _Task | None:
+    def _take(self) -> _Node | None:
+        """A node that can run, with its inputs in its context."""
         while self._touched:
             node = self._touched.pop()
+            node.is_queued = False
             ready = node.ready()
             if ready is None:
                 self._pass_bound(node)
                 continue
+            node.is_closing = ready is _CLOSE
+            if not node.is_closing:
+                node.take(ready)
             node.is_running = True
-            return _Task(node, ready.timestamp, node.take(ready))
+            self._n_running += 1
+            return node
         return None
 
     def _pass_bound(self, node: _Node) -> None:
         """A node that keeps the time of its inputs lets others know what will not come."""
-        if not node.plan.is_offset_zero or node.is_running or node.is_closed:
-            return
-        self._raise_output_bounds(node, node.input_bound())
+        if node.plan.is_offset_zero and not node.is_running and not node.is_closed:
+            self._raise_output_bounds(node, node.input_bound())
 
     def _raise_output_bounds(self, node: _Node, bound: int) -> None:
         for position, stream in enumerate(node.plan.outputs):
@@ -331,72 +413,103 @@ class Instance:
                 node.out_bounds[position] = bound
                 self._raise_bound(stream, bound)
 
-    def _call_worker(self) -> None:
-        """Have one more thread work, where something is to be done and threads are allowed."""
+    def _settle(self, node: _Node) -> None:
+        """A node has run: what it sent goes on, and it may run again, after those behind it."""
+        self._n_running -= 1
+        node.is_running = False
+        if not self._has_ended:
+            if node.has_more():
+                self._touch(node)
+            self._deliver_sent(node)
+            if node.plan.is_offset_zero and not node.is_closed:
+                self._raise_output_bounds(node, node.context.timestamp + 1)
+        self._wake()
+
+    def _deliver_sent(self, node: _Node) -> None:
+        for output, timestamp, value in node.context.sent:
+            self._deliver(node.plan.outputs[output], timestamp, value)
+        node.context.sent.clear()
+
+    def _hand_over(self, node: _Node, until_s: float | None) -> bool:
+        """Leave what is long to a thread of the pool, where this one has other things to do."""
+        if until_s is None or self._pool is None:
+            return False
+        if not self._is_long(node) and time.perf_counter() < until_s:
+            return False
+        self._pool.submit(self._work, node)
+        return True
+
+    def _is_long(self, node: _Node) -> bool:
+        return self._prepared.costs_s[node.index] >= _LONG_S
+
+    def _call_helper(self) -> None:
+        """Have one more thread work, where something long is ready and threads are allowed."""
         if self._pool is None or self._n_workers >= self._plan.n_threads:
             return
-        if any(node.ready() is not None for node in self._touched):
+        if any(self._is_long(node) and node.ready() is not None for node in self._touched):
             self._n_workers += 1
-            self._pool.submit(self._work, leads=False)
+            self._pool.submit(self._work)
 
     # Work; without the lock but for looking.
 
-    def _work(self, *, leads: bool) -> None:
-        while True:
-            with self._changed:
-                task = self._take()
-                while task is None and leads and self._n_running:
-                    self._changed.wait()
-                    task = self._take()
-                if task is None:
-                    self._n_workers -= 1
-                    self._changed.notify_all()
-                    return
-                self._n_running += 1
-                self._call_worker()
-            node = task.node
-            try:
-                self._run(task)
-            finally:
-                del task  # its values are not kept while this thread waits
-                with self._changed:
-                    self._n_running -= 1
-                    node.is_running = False
-                    if not self._has_ended():
-                        self._touched.append(node)
-                    self._changed.notify_all()
-                del node
+    def _work(
+        self, node: _Node | None = None, *, leads: bool = False, until_s: float | None = None
+    ) -> None:
+        """Run nodes until none is ready; one that was taken already goes first.
 
-    def _run(self, task: _Task) -> None:
-        node = task.node
-        if task.timestamp == _CLOSE:
+        Args:
+            leads: wait for what other threads run, too.
+            until_s: leave what is long, and all that is left then, to other threads.
+        """
+        while True:
+            if node is not None:
+                self._run(node)
+            node = self._next(node, leads, until_s)
+            if node is None:
+                return
+
+    def _next(self, ended: _Node | None, leads: bool, until_s: float | None) -> _Node | None:
+        with self._lock:
+            if ended is not None:
+                self._settle(ended)
+            node = self._take()
+            while node is None and leads and self._n_running:
+                self._wait()
+                node = self._take()
+            if node is None:
+                self._n_workers -= 1
+                self._wake()
+                return None
+            if self._hand_over(node, until_s):
+                return None
+            self._call_helper()
+            return node
+
+    def _run(self, node: _Node) -> None:
+        if node.is_closing:
             self._close(node)
             return
-        context = node.context
-        context.timestamp, context.inputs = task.timestamp, task.values
+        began = time.perf_counter()
         try:
-            node.calculator.process(context)
-            context.inputs = ()
-            self._forward(node)
+            node.calculator.process(node.context)
+            self._emit(node)
         except Exception as error:
-            context.inputs = ()
-            context.sent.clear()
             self._fail_at(node, "Process", error)
-            return
-        if node.plan.is_offset_zero:
-            with self._changed:
-                self._raise_output_bounds(node, task.timestamp + 1)
+        node.context.inputs = ()
+        self._prepared.learn(node.index, time.perf_counter() - began)
 
     def _open(self, node: _Node) -> None:
         try:
             node.calculator.open(node.context)
             self._side_packets.update(node.context.side_sent)
-            self._forward(node)
+            self._emit(node)
         except Exception as error:
             self._fail_at(node, "Open", error)
+        with self._lock:
+            self._deliver_sent(node)
 
     def _close(self, node: _Node) -> None:
-        with self._changed:
+        with self._lock:
             if node.is_closed:
                 return
             node.is_closed = True
@@ -404,41 +517,40 @@ class Instance:
                 queue.clear()
         try:
             node.calculator.close(node.context)
-            if not self._has_ended():
-                self._forward(node)
+            self._emit(node)
         except Exception as error:
             self._fail_at(node, "Close", error)
-        with self._changed:
-            if not self._has_ended():
+        with self._lock:
+            if not self._has_ended:
+                self._deliver_sent(node)
                 self._raise_output_bounds(node, DONE)
 
-    def _forward(self, node: _Node) -> None:
-        """Send on what a node has sent, output by output."""
+    def _emit(self, node: _Node) -> None:
+        """Check what a node has sent, output by output, and send on what leaves the graph."""
         sent = node.context.sent
-        if not sent:
-            return
-        sent.sort(key=lambda packet: packet.output)
+        if len(sent) > 1:
+            sent.sort(key=_output_of)
         for output, timestamp, value in sent:
-            if self._has_ended():
-                break
+            if self._has_ended:
+                return
             stream = node.plan.outputs[output]
             bound = node.out_bounds[output]
-            if not max(bound, MIN_TIMESTAMP) <= timestamp <= MAX_TIMESTAMP:
+            if not bound <= timestamp <= MAX_TIMESTAMP:
                 raise _MismatchError(_mismatch(self._plan.streams[stream].name, bound, timestamp))
             node.out_bounds[output] = timestamp + 1
             leaving = self._plan.streams[stream].output
             if leaving is not None:
                 self._on_output(leaving, timestamp, value)
-            with self._changed:
-                if not self._has_ended():
-                    self._deliver(stream, timestamp, value)
-                    self._call_worker()
-        sent.clear()
 
     def _fail_at(self, node: _Node, method: str, error: Exception) -> None:
+        node.context.sent.clear()
         self.fail(failure_at(node.plan.spec.name, method, error))
         if self._on_failure is not None and self.failure is not None:
             self._on_failure(self.failure)
+
+
+def _output_of(packet: Sent) -> int:
+    return packet.output
 
 
 class _MismatchError(Exception):

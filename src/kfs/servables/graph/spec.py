@@ -141,9 +141,7 @@ def parse_graph(text: str) -> GraphSpec:
             _node(node, name, default) for node, name in zip(config.node, names, strict=True)
         ),
         n_threads=config.num_threads or _executor_threads(config),
-        max_queue_size=(
-            config.max_queue_size if config.HasField("max_queue_size") else DEFAULT_MAX_QUEUE_SIZE
-        ),
+        max_queue_size=config.max_queue_size or DEFAULT_MAX_QUEUE_SIZE,
         is_queued=_is_queued(text),
     )
 

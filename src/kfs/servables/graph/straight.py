@@ -12,15 +12,12 @@ from typing import Any
 from kfs import errors
 from kfs.errors import ServingError
 from kfs.servables.base import CallContext
-from kfs.servables.graph.calculator import NodeContext, Setting
-from kfs.servables.graph.plan import Plan
-from kfs.servables.graph.run import failure_at
+from kfs.servables.graph.calculator import NodeContext
+from kfs.servables.graph.run import Prepared, failure_at
 
 
 def run_straight(
-    plan: Plan,
-    setting: Setting,
-    resources: Mapping[str, Any],
+    prepared: Prepared,
     call: CallContext,
     side_packets: Mapping[str, Any],
     timestamp: int,
@@ -34,6 +31,7 @@ def run_straight(
     Raises:
         ServingError: a node failed.
     """
+    plan = prepared.plan
     sides = dict(side_packets)
     for name in plan.side_inputs:
         if name not in sides:
@@ -42,8 +40,8 @@ def run_straight(
     for at, node in enumerate(plan.nodes):
         inputs = [values.get(stream) for stream in node.inputs]
         context = NodeContext(
-            node.spec, setting, resources.get(node.spec.name), call, sides, timestamp, inputs,
-            is_last=at == last,
+            node.spec, prepared.setting, prepared.resources.get(node.spec.name), call, sides,
+            timestamp, inputs, is_last=at == last,
         )  # fmt: skip
         calculator = node.calculator()
         method = "Open"
