@@ -24,7 +24,8 @@ import numpy as np
 import psutil
 import pytest
 from conftest import wait_until
-from site_of_models import Site, ask, plus
+from graphs.graph_site import add_graph, ends, inference, session
+from site_of_models import ONES, Site, ask, plus
 from wire import Stub, infer_request
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
@@ -42,6 +43,30 @@ CONTENTS = {
     "UINT16": "uint_contents", "UINT32": "uint_contents", "UINT64": "uint64_contents",
     "FP32": "fp32_contents", "FP64": "fp64_contents",
 }  # fmt: skip
+
+HANDLED = (
+    ends(["OVMS_PY_TENSOR:b"], ["OVMS_PY_TENSOR:a"])
+    + """
+node {
+  name: "five"
+  calculator: "PythonExecutorCalculator"
+  input_side_packet: "PYTHON_NODE_RESOURCES:py"
+  input_stream: "INPUT:b"
+  output_stream: "OUTPUT:a"
+  node_options: {
+    [type.googleapis.com/mediapipe.PythonExecutorCalculatorOptions]: { handler_path: "handler.py" }
+  }
+}
+"""
+)
+HANDLER = """
+    import numpy as np
+    from kfs import pyovms
+
+    class OvmsPythonModel:
+        def execute(self, inputs):
+            return [pyovms.Tensor("a", np.asarray(inputs[0]) + np.float32(5))]
+"""
 
 
 def same(stub: Stub, request: pb.ModelInferRequest, expected: bytes) -> None:
@@ -94,8 +119,32 @@ def infer_pipeline(stub: Stub, dice: random.Random) -> None:
     assert ask(stub, "sum") == 3
 
 
+def infer_graph(stub: Stub, dice: random.Random) -> None:
+    name = dice.choice(["graph", "handled"])
+    assert ask(stub, name) == {"graph": 2, "handled": 5}[name]
+
+
+def stream_on_graph(stub: Stub, dice: random.Random) -> None:
+    name = dice.choice(["graph", "handled"])
+    requests = [infer_request(name, raw=(n * ONES).tobytes()) for n in range(dice.randrange(1, 9))]
+    answers = list(stub.stream(requests))
+    assert not any(answer.error_message for answer in answers), answers
+    raw = [answer.infer_response.raw_output_contents[0] for answer in answers]
+    found = [np.frombuffer(each, np.float32)[0] for each in raw]
+    added = {"graph": 2, "handled": 5}[name]
+    assert found == [n + added for n in range(len(requests))]
+
+
+def leave_stream(stub: Stub, dice: random.Random) -> None:
+    name = dice.choice(["two", "sum", "graph", "handled"])
+    answers = stub.stream([infer_request(name, raw=ONES.tobytes())] * 20)
+    for _ in range(dice.randrange(5)):
+        assert not next(answers).error_message
+    answers.cancel()  # type: ignore[attr-defined]
+
+
 def stream(stub: Stub, dice: random.Random) -> None:
-    good = infer_request("two", raw=np.ones((1, 10), np.float32).tobytes())
+    good = infer_request("two", raw=ONES.tobytes())
     bad = infer_request("two", raw=b"1234")
     requests = [good, *dice.choices([good, bad, b"\x0a\x05ab"], k=8)]
     answers = list(stub.stream(requests))
@@ -103,7 +152,7 @@ def stream(stub: Stub, dice: random.Random) -> None:
 
 
 def ask_of_models(stub: Stub, dice: random.Random) -> None:
-    name = dice.choice(["one", "two", "sum", "strings"])
+    name = dice.choice(["one", "two", "sum", "graph", "strings"])
     assert stub.ModelReady(pb.ModelReadyRequest(name=name), timeout=60).ready
     assert stub.ModelMetadata(pb.ModelMetadataRequest(name=name), timeout=60).inputs
 
@@ -128,14 +177,14 @@ def send_junk(stub: Stub, dice: random.Random) -> None:
 
 
 TRAFFIC: list[Callable[[Stub, random.Random], None]] = [
-    infer_raw, infer_contents, infer_strings, infer_images, infer_reloaded, infer_pipeline, stream,
-    ask_of_models, leave, expire, send_junk,
+    infer_raw, infer_contents, infer_strings, infer_images, infer_reloaded, infer_pipeline,
+    infer_graph, stream, stream_on_graph, leave_stream, ask_of_models, leave, expire, send_junk,
 ]  # fmt: skip
 
 
 @pytest.fixture
 def site(tmp_path: Path, repository: Path) -> Iterator[Site]:
-    """Models, and a pipeline of two of them."""
+    """Models, a pipeline of two of them, a graph of one, and a graph with a handler."""
     site = Site(tmp_path)
     site.add("one", 1)
     site.add("two", 2)
@@ -155,15 +204,19 @@ def site(tmp_path: Path, repository: Path) -> Iterator[Site]:
             "outputs": [{"a": {"node_name": "second", "data_item": "a"}}],
         }
     ]  # fmt: skip
+    text = inference("two", {"B": "b"}, {"A": "a"}, B="b", A="a")
+    add_graph(site, "graph", ends(["b"], ["a"]) + session("two") + text)
+    add_graph(site, "handled", HANDLED, handler=HANDLER)
     yield site
     site.stop()
 
 
 def reload(site: Site, number: int) -> None:
-    """A new version of one model, which adds the same; new options of another."""
+    """A new version of one model, which adds the same; new options of another; a graph anew."""
     plus(site.root / "one" / str(number + 1), 1)
     site.models["two"]["nireq"] = 1 + number % 3
     site.write()
+    add_graph(site, "handled", HANDLED + f"# {number}")
     site.poll()
     shutil.rmtree(site.root / "one" / str(number))
     site.poll()
@@ -202,12 +255,16 @@ def test_everything_at_once(site: Site) -> None:
     number = 1
     end = time.monotonic() + DURATION_S
     warm = end - DURATION_S / 2
+    told = time.monotonic()
     with ThreadPoolExecutor(N_CLIENTS) as pool:
         clients = [pool.submit(traffic.run, seed) for seed in range(N_CLIENTS)]
         before = None
         while time.monotonic() < end and not any(client.done() for client in clients):
             reload(site, number)
             number += 1
+            if time.monotonic() > told + 60:
+                told = time.monotonic()
+                print(f"{end - told:.0f} s to go, {number} reloads, held: {held()}", flush=True)
             if before is None and time.monotonic() > warm:
                 before = held()
         after = held()
