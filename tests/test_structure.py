@@ -20,7 +20,7 @@ FLOORS = {
 DOORS = {
     "openvino": ("servables/model/",),
     "cv2": ("tensors/images.py", "tensors/transform.py"),
-    "grpc": ("server/", "cli/client.py", "cli/models.py"),
+    "grpc": ("server/", "cli/client.py", "cli/models.py", "cli/bench/load.py"),
     "prometheus_client": ("metrics/registry.py",),
     "waitress": ("server/side_port.py",),
     "pydantic": ("repository/config.py",),
@@ -32,6 +32,7 @@ DOORS = {
     "google.cloud": ("repository/storage/gs.py",),
     "click": ("cli/",),
     "rich": ("cli/console.py",),
+    "matplotlib": ("cli/bench/plot.py",),
 }
 
 

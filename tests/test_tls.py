@@ -175,6 +175,9 @@ def test_the_commands_speak_tls(files: Files) -> None:
         done = CliRunner().invoke(cli, ["models", "--url", url, *tls])
         assert done.exit_code == 0, done.output
         assert "digits" in done.output
+        load = ["--shape", "1,8,8,1", "--duration", "0.1", "--warmup", "0"]
+        done = CliRunner().invoke(cli, ["bench", "digits", "--url", url, *tls, *load])
+        assert done.exit_code == 0, done.output
         done = CliRunner().invoke(cli, ["models", "--url", url, "--ca", str(files.folder / "no")])
         assert done.exit_code != 0
         assert "No such file" in done.output or "does not exist" in done.output

@@ -1,10 +1,11 @@
-"""The command line: `kfs-fast serve | check | demo | infer | models`."""
+"""The command line: `kfs-fast serve | check | demo | infer | models | bench`."""
 
 from __future__ import annotations
 
 import click
 
 from kfs import __version__
+from kfs.cli.bench import bench
 from kfs.cli.check import check
 from kfs.cli.demo import demo
 from kfs.cli.infer import infer
@@ -28,7 +29,7 @@ def cli() -> None:
     """A KServe v2 gRPC inference server for OpenVINO models."""
 
 
-for command in (serve, check, demo, infer, models):
+for command in (serve, check, demo, infer, models, bench):
     cli.add_command(command)
 
 

@@ -35,6 +35,22 @@ class Client:
         answer: pb.ModelInferResponse = self._call("ModelInfer", request, pb.ModelInferResponse)
         return answer
 
+    def server(self) -> str:
+        """The server's name and version; empty where it does not say."""
+        import grpc
+
+        from kfs._proto import grpc_predict_v2_pb2 as pb
+
+        try:
+            answer = self._call(
+                "ServerMetadata", pb.ServerMetadataRequest(), pb.ServerMetadataResponse
+            )
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                raise
+            return ""
+        return f"{answer.name} {answer.version}"
+
     def is_ready(self, name: str, version: str = "") -> bool:
         from kfs._proto import grpc_predict_v2_pb2 as pb
 
@@ -130,11 +146,7 @@ def connect(url: str, timeout_s: float, tls: Tls | None = None) -> Iterator[Clie
     A call that fails ends the command with one line.
     """
 
-    options = [
-        ("grpc.max_receive_message_length", MAX_MESSAGE_NBYTES),
-        ("grpc.max_send_message_length", MAX_MESSAGE_NBYTES),
-    ]
-    with _channel(url, options, tls) as channel:
+    with _channel(url, tls) as channel:
         import grpc
 
         try:
@@ -144,9 +156,15 @@ def connect(url: str, timeout_s: float, tls: Tls | None = None) -> Iterator[Clie
             raise click.ClickException(f"{error.code().name}: {details}") from None
 
 
-def _channel(url: str, options: list[tuple[str, int]], tls: Tls | None) -> grpc.Channel:
+def _channel(url: str, tls: Tls | None) -> grpc.Channel:
     import grpc
 
+    options = [
+        ("grpc.max_receive_message_length", MAX_MESSAGE_NBYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_NBYTES),
+        # Otherwise channels to one address share a connection.
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
     if tls is None:
         return grpc.insecure_channel(url, options=options)
     ca, key, certificate = (
@@ -165,8 +183,23 @@ _TLS_OPTIONS = (
 )
 
 
-#: What a command calls to get its client.
-Connect = Callable[[], AbstractContextManager[Client]]
+@dataclass(frozen=True)
+class Connect:
+    """The server that the flags name; called, it gives a client.
+
+    It can be sent to another process.
+    """
+
+    url: str
+    timeout_s: float
+    tls: Tls | None = None
+
+    def __call__(self) -> AbstractContextManager[Client]:
+        return connect(self.url, self.timeout_s, self.tls)
+
+    def channel(self) -> grpc.Channel:
+        """A channel with a connection of its own."""
+        return _channel(self.url, self.tls)
 
 
 def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -180,7 +213,7 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
         if (cert is None) != (key is None):
             raise click.UsageError("--cert and --key need each other")
         tls = Tls(ca, cert, key) if use_tls or ca or cert else None
-        return command(url=url, connect=lambda: connect(url, timeout_s, tls), **values)
+        return command(url=url, connect=Connect(url, timeout_s, tls), **values)
 
     for option in reversed((url_option, timeout_option, *_TLS_OPTIONS)):
         connected = option(connected)

@@ -5,10 +5,15 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -93,3 +98,43 @@ def _branch(outline: Outline) -> Tree:
     tree = Tree(Text(outline.text))
     tree.children = [_branch(part) for part in outline.parts]
     return tree
+
+
+#: Seconds between lines of progress on a pipe.
+_PROGRESS_S = 5.0
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, float], None]]:
+    """A function that tells on stderr what is done and which share of it, as often as one likes.
+
+    On a terminal it is a bar that goes when all is done, on a pipe a line every few seconds.
+    """
+    if not sys.stderr.isatty():
+        yield _plain_progress()
+        return
+    with Progress(console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task("", total=1.0)
+        yield lambda text, share: shown.update(task, description=escape(text), completed=share)
+
+
+def _plain_progress() -> Callable[[str, float], None]:
+    last = time.monotonic()
+
+    def show(text: str, share: float) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _PROGRESS_S:
+            last = time.monotonic()
+            print(f"{text} ({share:.0%})", file=sys.stderr, flush=True)
+
+    return show
+
+
+def bar(share: float, width: int) -> str:
+    """A bar that fills its share of the width, padded with blanks."""
+    try:
+        "█".encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return ("#" * round(share * width)).ljust(width)
+    eighths = round(share * width * 8)
+    return ("█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()).ljust(width)
