@@ -379,7 +379,7 @@ def test_a_picture_without_matplotlib_is_refused_before_the_measurement(url: str
 
 @contextmanager
 def measuring() -> Iterator[tuple[subprocess.Popen[str], Foreign]]:
-    """The command in the middle of a measurement with two clients."""
+    """The command at a long measurement with two clients."""
     with foreign(lambda number, context: b"") as server:
         process = subprocess.Popen(
             [*COMMAND, "any", "--shape", "x:FP32:1", "--url", server.url, "--duration", "60",
@@ -387,28 +387,32 @@ def measuring() -> Iterator[tuple[subprocess.Popen[str], Foreign]]:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         with process:
-            wait_until(lambda: len(server.requests) > 100)
             yield process, server
 
 
-def test_an_interrupt_ends_it_and_its_processes() -> None:
-    with measuring() as (process, _):
-        clients = psutil.Process(process.pid).children(recursive=True)
+def clients_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [
+        child for child in psutil.Process(process.pid).children()
+        if "spawn_main" in " ".join(child.cmdline())
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("n_requests", [0, 100], ids=["while processes start", "while measuring"])
+def test_an_interrupt_ends_it_and_its_processes(n_requests: int) -> None:
+    with measuring() as (process, server):
+        wait_until(lambda: len(clients_of(process)) == 2 and len(server.requests) > n_requests)
+        clients = clients_of(process)
         os.killpg(process.pid, signal.SIGINT)
         _, told = process.communicate(timeout=60)
     assert process.returncode == 1
     assert told.strip() == "Aborted!"
-    assert clients
     assert psutil.wait_procs(clients, timeout=30)[1] == []
 
 
 def test_a_client_process_that_dies_ends_it() -> None:
-    with measuring() as (process, _):
-        clients = [
-            child for child in psutil.Process(process.pid).children()
-            if "spawn_main" in " ".join(child.cmdline())
-        ]  # fmt: skip
-        clients[0].kill()
+    with measuring() as (process, server):
+        wait_until(lambda: len(server.requests) > 100)
+        clients_of(process)[0].kill()
         _, told = process.communicate(timeout=60)
     assert process.returncode == 1
     assert told == "Error: a client process ended before it was done\n"

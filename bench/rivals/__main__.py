@@ -97,7 +97,7 @@ def measure_once(server: Running, data: bytes, concurrency: int, seconds: float)
     tally = measure(load, concurrency, lambda n_calls, share: None)
     server.sleep()
     if tally.errors:
-        raise RuntimeError(f"{server.connect.url}: {tally.first_error}")
+        raise click.ClickException(f"{server.connect.url}: {tally.first_error}")
     return Level.of(tally, concurrency, seconds)
 
 

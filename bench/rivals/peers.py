@@ -112,7 +112,7 @@ class Running:
             except click.ClickException as error:
                 if self._process.poll() is not None or time.monotonic() > end:
                     command = " ".join(map(str, self._process.args))
-                    raise RuntimeError(f"{error.message}; see {PLACE}: {command}") from None
+                    raise click.ClickException(f"{error.message}; see {PLACE}: {command}") from None
                 time.sleep(0.2)
 
 
@@ -172,4 +172,4 @@ def _check(peer: Peer, request: pb.ModelInferRequest, answer: pb.ModelInferRespo
     raw = b"".join(answer.raw_output_contents)
     found = raw or np.array(answer.outputs[0].contents.fp32_contents, "<f4").tobytes()
     if found != b"".join(request.raw_input_contents):
-        raise RuntimeError(f"{peer.name} gives a wrong answer")
+        raise click.ClickException(f"{peer.name} gives a wrong answer")

@@ -115,7 +115,8 @@ def _started(load: Load, concurrency: int) -> Iterator[list[Connection]]:
             process = context.Process(
                 target=_run_client, args=(load, n_connections, theirs), daemon=True
             )
-            process.start()
+            with _interrupts_ignored():
+                process.start()
             theirs.close()
             pipes.append(ours)
             processes.append(process)
@@ -126,6 +127,16 @@ def _started(load: Load, concurrency: int) -> Iterator[list[Connection]]:
         for process in processes:
             process.terminate()
             process.join()
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """A process started meanwhile keeps ignoring them: the terminal's is meant for the command."""
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _collect(pipes: Sequence[Connection], duration_s: float, on_progress: OnProgress) -> Tally:
@@ -158,7 +169,6 @@ def _receive(pipe: Connection) -> int | Tally | None:
 
 def _run_client(load: Load, n_connections: int, pipe: Connection) -> None:
     """A client process: warm up, say so, wait for the word, measure, tell."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's, meant for the command
     loops = [_Loop(load) for _ in range(n_connections)]
     with ThreadPoolExecutor(n_connections) as threads, pipe:
         for warm in [threads.submit(loop.warm_up) for loop in loops]:
