@@ -397,16 +397,25 @@ def clients_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("n_requests", [0, 100], ids=["while processes start", "while measuring"])
-def test_an_interrupt_ends_it_and_its_processes(n_requests: int) -> None:
+def test_an_interrupt_ends_it_and_its_processes() -> None:
     with measuring() as (process, server):
-        wait_until(lambda: len(clients_of(process)) == 2 and len(server.requests) > n_requests)
+        wait_until(lambda: len(server.requests) > 100)
         clients = clients_of(process)
         os.killpg(process.pid, signal.SIGINT)
         _, told = process.communicate(timeout=60)
     assert process.returncode == 1
     assert told.strip() == "Aborted!"
+    assert len(clients) == 2
     assert psutil.wait_procs(clients, timeout=30)[1] == []
+
+
+def test_an_interrupt_is_no_matter_of_client_processes_even_while_they_start() -> None:
+    with measuring() as (process, server):
+        wait_until(lambda: bool(clients_of(process)))
+        clients_of(process)[0].send_signal(signal.SIGINT)
+        wait_until(lambda: len(server.requests) > 100)
+        assert len(clients_of(process)) == 2
+        process.send_signal(signal.SIGINT)
 
 
 def test_a_client_process_that_dies_ends_it() -> None:

@@ -68,7 +68,8 @@ def compare(pythons: dict[Peer, str], n_rounds: int, seconds: float) -> Iterator
         cases = [case for case in CASES if case.model == model]
         with tempfile.TemporaryDirectory() as folder:
             path = models.save(model, Path(folder) / model)
-            with started(pythons, model, path, cases[0].request()) as servers:
+            requests = [case.request() for case in cases]
+            with started(pythons, model, path, requests) as servers:
                 for case in cases:
                     for concurrency in CONCURRENCY:
                         yield from compare_case(servers, case, concurrency, n_rounds, seconds)

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -37,21 +38,27 @@ class Peer:
         label: what it is, for pictures.
         script: what serves, called with a port, the model's name and its path; ours has none.
         package: what an environment of its own must have; empty for those that run in ours.
+        flags: for the script, after the path.
     """
 
     name: str
     label: str
     script: str = ""
     package: str = ""
+    flags: tuple[str, ...] = ()
 
 
 ECHO = Peer("floor", "transport floor (no inference)", "echo.py")
 OURS = Peer("kfs-fast", "kfs-fast")
 PLAIN = Peer("plain", "plain grpcio + protobuf + numpy", "plain.py")
 OPTIONAL = {
-    "kserve": Peer("KServe SDK", "KServe SDK", "kserve_sdk.py", "kserve"),
+    "kserve": Peer(
+        "KServe SDK", "KServe SDK", "kserve_sdk.py", "kserve",
+        (f"--grpc_max_send_message_length={1 << 30}",
+         f"--grpc_max_receive_message_length={1 << 30}"),
+    ),
     "mlserver": Peer("MLServer", "MLServer", "mlserver_runtime.py", "mlserver"),
-}
+}  # fmt: skip
 
 
 def install(peer: Peer) -> str:
@@ -118,16 +125,17 @@ class Running:
 
 @contextmanager
 def started(
-    pythons: dict[Peer, str], name: str, model: Path, request: pb.ModelInferRequest
+    pythons: dict[Peer, str], name: str, model: Path, requests: Sequence[pb.ModelInferRequest]
 ) -> Iterator[dict[Peer, Running]]:
-    """All peers with the model, each asked once whether it answers rightly, and stopped."""
+    """All peers with the model, each asked every request once, and put to sleep."""
     with ExitStack() as stack:
         running = {}
         for peer, python in pythons.items():
             running[peer] = stack.enter_context(_started(peer, python, name, model))
-            answer = running[peer].wait(request)
-            if name == "identity" and peer is not ECHO:
-                _check(peer, request, answer)
+            for request in requests:
+                answer = running[peer].wait(request)
+                if name == "identity" and peer is not ECHO:
+                    _check(peer, request, answer)
             running[peer].sleep()
         yield running
 
@@ -153,7 +161,7 @@ def _started(peer: Peer, python: str, name: str, model: Path) -> Iterator[Runnin
 
 def _arguments(peer: Peer, name: str, model: Path, port: int) -> Sequence[str]:
     if peer.script:
-        return [str(SERVERS / peer.script), str(port), name, str(model)]
+        return [str(SERVERS / peer.script), str(port), name, str(model), *peer.flags]
     repository = str(model.parents[1])
     return [
         "-c", _KFS_FAST, "serve", "--model_name", name, "--model_path", repository,
@@ -169,7 +177,10 @@ def _free_port() -> int:
 
 def _check(peer: Peer, request: pb.ModelInferRequest, answer: pb.ModelInferResponse) -> None:
     """The identity gives back what it is given."""
-    raw = b"".join(answer.raw_output_contents)
-    found = raw or np.array(answer.outputs[0].contents.fp32_contents, "<f4").tobytes()
-    if found != b"".join(request.raw_input_contents):
+    sent = _values(request.raw_input_contents, request.inputs[0])
+    if _values(answer.raw_output_contents, answer.outputs[0]) != sent:
         raise click.ClickException(f"{peer.name} gives a wrong answer")
+
+
+def _values(raw: Sequence[bytes], tensor: Any) -> bytes:
+    return raw[0] if raw else np.array(tensor.contents.fp32_contents, "<f4").tobytes()

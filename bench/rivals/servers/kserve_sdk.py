@@ -30,7 +30,7 @@ class OpenVinoModel(Model):
 
 
 if __name__ == "__main__":
-    port, name, model = sys.argv[1:]
+    port, name, model = sys.argv[1:4]  # the SDK reads the flags after them
     # Its lines about each request are off, as are everybody's.
     server = ModelServer(http_port=0, grpc_port=int(port), enable_grpc=True, workers=1,
                          enable_latency_logging=False)  # fmt: skip
