@@ -72,6 +72,10 @@ class TensorSpec:
         axis = expand_layout(self.layout, len(self.shape)).find("N")
         object.__setattr__(self, "batch_axis", axis if axis >= 0 else None)
 
+    def accepts(self, shape: Sequence[int]) -> bool:
+        """Whether a tensor may have this shape."""
+        return len(shape) == len(self.shape) and all(map(Dim.accepts, self.shape, shape))
+
     @property
     def metadata_shape(self) -> list[int]:
         """The shape as metadata tells it: -1 for every dimension that is not fixed."""

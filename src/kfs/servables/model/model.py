@@ -56,9 +56,7 @@ class _Program:
         outputs: TensorMap = {}
         for index, spec in self.served_outputs:
             output = slot.output(index)
-            if len(output.shape) != len(spec.shape) or not all(
-                dim.accepts(size) for dim, size in zip(spec.shape, output.shape, strict=True)
-            ):
+            if output.shape != spec.static_shape and not spec.accepts(output.shape):
                 raise ServingError(
                     errors.INTERNAL_ERROR,
                     f"output {spec.name} has the shape {format_shape(output.shape)}, declared "
