@@ -75,8 +75,7 @@ class TensorSpec:
     def accepts(self, shape: tuple[int, ...]) -> bool:
         """Whether a tensor may have this shape."""
         return shape == self.static_shape or (
-            len(shape) == len(self.shape)
-            and all(dim.accepts(size) for dim, size in zip(self.shape, shape, strict=True))
+            len(shape) == len(self.shape) and all(map(Dim.accepts, self.shape, shape))
         )
 
     @property

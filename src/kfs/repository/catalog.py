@@ -161,8 +161,11 @@ class Entry:
 
     def default(self) -> VersionEntry | None:
         """The highest version that is available."""
-        available = [entry for entry in self.versions.values() if entry.is_available]
-        return max(available, key=lambda entry: entry.version, default=None)
+        highest: VersionEntry | None = None
+        for entry in self.versions.values():
+            if entry.is_available and (highest is None or entry.version > highest.version):
+                highest = entry
+        return highest
 
 
 def parse_version(text: str) -> int | None:

@@ -143,7 +143,7 @@ def _check_shape(tensor: InputTensor, spec: TensorSpec) -> None:
         raise _fault(errors.INVALID_RANK, _expected_shape(spec, shape), spec)
     if spec.batch_axis is not None:
         _check_batch(shape[spec.batch_axis], spec)
-    if not all(dim.accepts(size) for dim, size in zip(spec.shape, shape, strict=True)):
+    if not spec.accepts(shape):
         raise _fault(errors.INVALID_SHAPE, _expected_shape(spec, shape), spec)
 
 
