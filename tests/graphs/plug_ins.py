@@ -41,6 +41,14 @@ class Sum(Calculator):
         context.send(np.float32(sum(float(value[0]) for value in there) + 100 * len(there))[None])
 
 
+class SumInTime(Sum):
+    """The same, and nothing more comes at a timestamp that has been."""
+
+    @classmethod
+    def contract(cls, contract: Contract) -> None:
+        contract.is_offset_zero = True
+
+
 class ErrorOnNegative(Calculator):
     """Fails at a negative value, and passes others."""
 
@@ -94,7 +102,9 @@ class Cycle(Calculator):
     """Adds one to what comes from the client or from itself, three times."""
 
     def process(self, context: NodeContext) -> None:
-        given = next(value for value in context.inputs if value is not None)
+        given = next((value for value in context.inputs if value is not None), None)
+        if given is None:  # one of the inputs has ended
+            return
         value = given + np.float32(1)
         self.count = getattr(self, "count", 0) + 1
         context.send(value, "", 0, context.timestamp)
@@ -161,6 +171,21 @@ class Last(Calculator):
         context.send(self.kept[1], timestamp=self.kept[0])
 
 
+class Pack(Calculator):
+    """All inputs as one list, of whatever kind the next node wants."""
+
+    def process(self, context: NodeContext) -> None:
+        context.send(list(context.inputs), "TENSORS")
+
+
+class Unpack(Calculator):
+    """The only tensor of a list."""
+
+    def process(self, context: NodeContext) -> None:
+        (tensor,) = context.input("TENSORS")
+        context.send(tensor)
+
+
 class Generators:
     """What a handler of the tests tells of itself."""
 
@@ -184,5 +209,5 @@ class WaitForever(Calculator):
         assert Stuck.released.wait(60)
 
 
-ALL = (AddOne, AddSidePacket, Sum, ErrorOnNegative, Crash, FailInOpen, Silent, PassRequest, Cycle,
-       Side, Gate, CountClosed, Last, WaitForever)  # fmt: skip
+ALL = (AddOne, AddSidePacket, Sum, SumInTime, ErrorOnNegative, Crash, FailInOpen, Silent,
+       PassRequest, Cycle, Side, Gate, CountClosed, Last, WaitForever, Pack, Unpack)  # fmt: skip

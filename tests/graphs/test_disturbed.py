@@ -71,6 +71,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     add_graph(site, "stuck", one("stuck"), stuck=STUCK)
     add_graph(site, "stuck_calculator", ends(["in"], ["out"])
               + node("WaitForever", ["in"], ["out"]))  # fmt: skip
+    add_graph(site, "stuck_and_counted", ends(["in"], ["out"])
+              + node("WaitForever", ["in"], ["x"]) + node("CountClosed", ["x"], ["out"])
+              )  # fmt: skip
     add_graph(site, "add_one", ends(["in"], ["out"]) + node("AddOne", ["in"], ["out"]))
     site.start()
     yield site
@@ -199,4 +202,23 @@ def test_idle_streams_take_a_thread_each_and_little_memory(stub: Stub) -> None:
     others_are_answered(stub)
     for talk in talks:
         talk.cancel()
+    wait_until(lambda: CountClosed.n_open == 0)
+
+
+def test_streams_that_wait_for_a_thread_of_their_graph_can_leave(site: Site, stub: Stub) -> None:
+    """More streams than the graph has threads, all of which are taken."""
+    assert site.server is not None
+    Stuck.released.clear()
+    talks = [Talk(stub) for _ in range(140)]
+    for talk in talks:
+        talk.say(request("stuck_and_counted", **{"in": [1.0]}))
+    try:
+        wait_until(lambda: CountClosed.n_open == len(talks))
+        for _ in range(128):
+            assert Stuck.reached.acquire(timeout=30)
+        for talk in talks:
+            talk.cancel()
+        wait_until(lambda: CountClosed.n_open == 128)
+    finally:
+        Stuck.released.set()
     wait_until(lambda: CountClosed.n_open == 0)

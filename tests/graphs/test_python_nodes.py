@@ -112,6 +112,45 @@ NOTES = """
             raise RuntimeError("this is only logged")
 """
 
+BREAKS = """
+    import numpy as np
+    from pyovms import Tensor
+
+    class OvmsPythonModel:
+        def execute(self, inputs):
+            yield [Tensor("out", np.float32([1]))]
+            yield [Tensor("out", np.float32([2]))]
+            if np.array(inputs[0])[0] > 0:
+                raise ValueError("no third")
+            yield Tensor("out", np.float32([3]))
+"""
+
+OWN_STATE = """
+    from pyovms import Tensor
+
+    class OvmsPythonModel:
+        def initialize(self, kwargs):
+            self.name = kwargs["node_name"]
+            self.output = kwargs["output_names"][0]
+
+        def execute(self, inputs):
+            return [Tensor(self.output, bytes(inputs[0]) + self.name.encode())]
+"""
+
+FINALIZES = """
+    from pathlib import Path
+
+    class OvmsPythonModel:
+        def initialize(self, kwargs):
+            self.folder = Path(kwargs["base_path"])
+
+        def execute(self, inputs):
+            return []
+
+        def finalize(self):
+            (self.folder / "finalized").touch()
+"""
+
 RETURNS = """
     import numpy as np
     from pyovms import Tensor
@@ -196,6 +235,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     add_graph(site, "forever", looped("forever"), forever=FOREVER)
     add_graph(site, "left", looped("forever"), forever=FOREVER)
     add_graph(site, "no_loop", one("generate"), generate=GENERATE)
+    add_graph(site, "breaks", looped("breaks"), breaks=BREAKS)
+    same = python("first", ["IN:in"], ["OUT:middle"]) + python("second", ["IN:middle"], ["OUT:out"])
+    same = same.replace('"first.py"', '"same.py"').replace('"second.py"', '"same.py"')
+    add_graph(site, "same", ends(["OVMS_PY_TENSOR:in"], ["OVMS_PY_TENSOR:out"]) + same,
+              same=OWN_STATE)  # fmt: skip
     two = python("generate", ["A:in1", "B:in2", "LOOPBACK:loopback"],
                  ["A:out1", "B:out2", "LOOPBACK:loopback"], LOOP)  # fmt: skip
     both = ends(
@@ -331,6 +375,21 @@ def test_inputs_that_come_in_different_requests_at_one_time(stub: Stub) -> None:
     assert times == [64, 64, 65, 65, 66, 66]
 
 
+@pytest.mark.parametrize("value", [1.0, -1.0])
+def test_what_a_generator_gave_before_it_failed_is_sent(stub: Stub, value: float) -> None:
+    talk = Talk(stub)
+    talk.say(request("breaks", **{"in": [value]}))
+    assert [talk.hear_values()["out"], talk.hear_values()["out"]] == [[1.0], [2.0]]
+    code, details = status_of(talk.answers)
+    assert code == "INVALID_ARGUMENT"
+    assert details.endswith("Error occurred during graph execution")
+
+
+def test_nodes_with_the_same_file_have_objects_of_their_own(stub: Stub) -> None:
+    message = infer_request("same", "in", "mine", [1], raw=b">")
+    assert stub.ModelInfer(message, timeout=30).raw_output_contents[0] == b">firstsecond"
+
+
 def test_data_that_comes_too_early_for_a_generator_ends_the_stream(stub: Stub) -> None:
     talk = Talk(stub)
     talk.say(request("forever", at=10, **{"in": [1.0]}))
@@ -424,5 +483,45 @@ def test_a_handler_is_finalized_when_its_graph_goes(tmp_path: Path) -> None:
         talk.close()
         assert status_of(talk.answers) == ("OK", "")
         assert (folder / "finalized").exists()
+    finally:
+        site.stop()
+
+
+def test_what_was_ready_is_finalized_when_another_handler_fails(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    text = python("good", ["IN:in"], ["OUT:middle"]) + python("bad", ["IN:middle"], ["OUT:out"])
+    folder = add_graph(site, "half", ends(["OVMS_PY_TENSOR:in"], ["OVMS_PY_TENSOR:out"]) + text,
+                       good=FINALIZES, bad="raise ValueError")  # fmt: skip
+    site.start()
+    try:
+        assert (folder / "finalized").exists()
+    finally:
+        site.stop()
+
+
+def test_a_handler_is_imported_anew_with_its_graph(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    add_graph(site, "g", one("handler"), handler=INCREMENT)
+    stub = site.start()
+    try:
+        assert ask(stub, request("g", **{"in": [1.0]})) == {"out": [2.0]}
+        add_graph(site, "g", one("handler"), handler=INCREMENT.replace("data + 1", "data + 7"))
+        site.poll()
+        assert ask(stub, request("g", **{"in": [1.0]})) == {"out": [2.0]}
+        add_graph(site, "g", "# edited\n" + one("handler"))
+        site.poll()
+        assert ask(stub, request("g", **{"in": [1.0]})) == {"out": [8.0]}
+    finally:
+        site.stop()
+
+
+def test_handlers_of_equal_file_names_do_not_collide(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    for name, added in (("one", "1"), ("ten", "10")):
+        add_graph(site, name, one("handler"), handler=INCREMENT.replace("+ 1", f"+ {added}"))
+    stub = site.start()
+    try:
+        assert ask(stub, request("one", **{"in": [1.0]})) == {"out": [2.0]}
+        assert ask(stub, request("ten", **{"in": [1.0]})) == {"out": [11.0]}
     finally:
         site.stop()

@@ -73,6 +73,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         add_graph(site, name.lower(), ends(["a", "b"], ["out"])
                   + node("Sum", ["a", "b"], ["out"], handler(f"{name}InputStreamHandler"))
                   )  # fmt: skip
+    add_graph(site, "unbounded", "max_queue_size: -1\n" + ends(["in"], ["out"])
+              + node("Gate", ["in"], ["out"]))  # fmt: skip
+    fixed_in_all = ("[mediapipe.FixedSizeInputStreamHandlerOptions.ext] { trigger_queue_size: 3 "
+                    "target_queue_size: 2 fixed_min_size: true }")  # fmt: skip
+    add_graph(site, "fixed_in_all", ends(["a", "b"], ["out"])
+              + node("Gate", ["a", "b"], ["out"],
+                     handler("FixedSizeInputStreamHandler", fixed_in_all)))  # fmt: skip
+    add_graph(site, "cycle", ends(["in"], ["out"]) + node(
+        "Cycle", ["in", "back"], ["out", "back"], 'input_stream_info { tag_index: ":1" '
+        'back_edge: true }' + immediate))  # fmt: skip
+    add_graph(site, "strict", ends(["a", "b"], ["out"])
+              + node("SumInTime", ["a", "b"], ["out"], immediate))  # fmt: skip
     add_graph(site, "passed", ends(["a", "b"], ["out"])
               + node("PassThroughCalculator", ["a"], ["c"])
               + node("Sum", ["b", "c"], ["out"]))  # fmt: skip
@@ -370,6 +382,88 @@ def test_a_fixed_size_drops_the_oldest(talk: Talk) -> None:
     assert len(found) <= 3
     while Gate.opened.acquire(blocking=False) or Gate.waiting.acquire(blocking=False):
         pass
+
+
+def drain_gate() -> None:
+    while Gate.opened.acquire(blocking=False) or Gate.waiting.acquire(blocking=False):
+        pass
+
+
+def test_what_is_read_ahead_has_a_bound(talk: Talk) -> None:
+    """The last message would be answered in-band, had it been read."""
+    for at in range(30):
+        talk.say(request("gate", at=at, **{"in": [float(at)]}))
+    talk.say(request("gate", x=[1.0]))
+    assert Gate.waiting.acquire(timeout=30)
+    for _ in range(30):
+        Gate.opened.release()
+    answers = [talk.hear() for _ in range(31)]
+    (told,) = [position for position, answer in enumerate(answers) if answer.error_message]
+    assert told >= 25  # one is in the node, two wait, and one is in the hand of the reader
+    drain_gate()
+
+
+def test_a_queue_without_a_bound(talk: Talk) -> None:
+    for at in range(300):
+        talk.say(request("unbounded", at=at, **{"in": [float(at)]}))
+    talk.say(request("unbounded", x=[1.0]))
+    assert talk.hear().error_message  # all before it have been read, and none has been answered
+    for _ in range(300):
+        Gate.opened.release()
+    assert [talk.hear_values()["out"][0] for _ in range(300)] == list(range(300))
+    drain_gate()
+
+
+def test_a_fixed_size_in_every_input(talk: Talk) -> None:
+    talk.say(request("fixed_in_all", at=0, a=[0.0], b=[0.0]))
+    assert Gate.waiting.acquire(timeout=30)
+    for at in range(1, 10):
+        talk.say(request("fixed_in_all", at=at, a=[float(at)], b=[0.0]))
+    talk.say(request("fixed_in_all", x=[1.0]))
+    assert talk.hear().error_message  # all before it have been read
+    for _ in range(3):
+        Gate.opened.release()
+    assert [value["out"][0] for value in values(talk)] == [0.0, 8.0, 9.0]
+    drain_gate()
+
+
+def test_a_cycle_goes_on_in_time(talk: Talk) -> None:
+    talk.say(request("cycle", at=1, **{"in": [1.0]}))
+    answers = [answer.infer_response for answer in talk.rest()]
+    assert [tensors(answer) for answer in answers] == [
+        {"out": [2.0]},
+        {"out": [3.0]},
+        {"out": [4.0]},
+    ]
+    assert [time_of(answer) for answer in answers] == [1, 2, 3]
+
+
+def test_a_node_that_keeps_time_cannot_go_back_where_inputs_wait_for_nothing(talk: Talk) -> None:
+    talk.say(request("strict", at=5, a=[1.0]))
+    assert talk.hear_values() == {"out": [101.0]}
+    talk.say(request("strict", at=5, b=[1.0]))
+    code, details = status_of(talk.answers)
+    assert code == "INVALID_ARGUMENT"
+    assert 'receiving from stream "out". Current minimum expected timestamp is 6' in details
+
+
+def test_an_input_twice_in_one_message_ends_the_stream(talk: Talk) -> None:
+    message = request("add_one", at=1, **{"in": [1.0]})
+    message.inputs.append(message.inputs[0])
+    message.raw_input_contents.append(message.raw_input_contents[0])
+    talk.say(message)
+    code, details = status_of(talk.answers)
+    assert code == "INVALID_ARGUMENT"
+    assert "Current minimum expected timestamp is 2 but received 1." in details
+
+
+def test_times_of_the_server_follow_those_of_the_client(talk: Talk) -> None:
+    ahead = 1 << 60
+    talk.say(request("add_one", at=ahead, **{"in": [1.0]}))
+    for _ in range(3):
+        talk.say(request("add_one", **{"in": [1.0]}))
+    times = [time_of(answer.infer_response) for answer in talk.rest()]
+    assert times == [ahead, ahead + 1, ahead + 2, ahead + 3]
 
 
 def test_a_client_that_leaves_closes_its_nodes(stub: Stub) -> None:

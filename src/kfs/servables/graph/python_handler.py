@@ -157,12 +157,13 @@ def _import(path: Path) -> ModuleType:
         sys.path.append(folder)  # for what the handler imports from its own folder
     name = f"{path.stem}_{next(_numbers)}"
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    if spec is None:
         raise HandlerError(f"{path}: expected a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # pickle and dataclasses look there
+    # Not by the loader: its cache takes a file that was edited within a second for the old one.
     try:
-        spec.loader.exec_module(module)
+        exec(compile(path.read_bytes(), path, "exec"), vars(module))
     except BaseException:
         _forget(module)
         raise

@@ -184,11 +184,11 @@ class _Node:
             return packet, everything
         if bound == DONE:
             return _CLOSE
-        done = {at for at in everything if self.bounds[at] == DONE}
-        if done != self.done:  # the node is told, with no input at all
-            self.done = done
-            return bound, ()
-        return None
+        # The node is told of inputs that have ended, with no input at all.
+        return None if self._done_inputs() == self.done else (bound, ())
+
+    def _done_inputs(self) -> set[int]:
+        return {at for at, bound in enumerate(self.bounds) if bound == DONE}
 
     def _ready_early(self) -> _Ready | None:
         """As by default, but one input that is done is enough to close."""
@@ -234,6 +234,8 @@ class _Node:
         Behind a barrier these are the first ones, of whatever timestamps.
         """
         timestamp, inputs = ready
+        if not inputs:
+            self.done = self._done_inputs()
         is_barrier = self.plan.handler == BARRIER
         values: list[Any] = [None] * len(self.queues)
         for at in inputs:
@@ -448,7 +450,7 @@ class Instance:
                 node.bounds[position] = bound
                 self._touch(node)
 
-    def _take(self) -> _Node | None:
+    def _take(self, until_s: float | None) -> _Node | None:
         """A node that can run, with its inputs in its context."""
         while self._touched:
             node = self._touched.pop()
@@ -457,6 +459,10 @@ class Instance:
             if ready is None:
                 self._pass_bound(node)
                 continue
+            if self._is_left_to_others(node, until_s):
+                self._touch(node)
+                self._lend_thread()
+                return None
             node.is_closing = ready is _CLOSE
             if not node.is_closing:
                 node.take(ready)
@@ -493,14 +499,11 @@ class Instance:
             self._deliver(node.plan.outputs[output], timestamp, value)
         node.context.sent.clear()
 
-    def _hand_over(self, node: _Node, until_s: float | None) -> bool:
-        """Leave what is long to a thread of the pool, where this one has other things to do."""
+    def _is_left_to_others(self, node: _Node, until_s: float | None) -> bool:
+        """Whether this thread, which has other things to do, does not run it."""
         if until_s is None or self._pool is None:
             return False
-        if not self._is_long(node) and time.perf_counter() < until_s:
-            return False
-        self._pool.submit(self._work, node)
-        return True
+        return self._is_long(node) or time.perf_counter() >= until_s
 
     def _is_long(self, node: _Node) -> bool:
         return self._prepared.costs_s[node.index] >= _LONG_S
@@ -510,42 +513,42 @@ class Instance:
         if self._pool is None or self._n_workers >= self._plan.n_threads:
             return
         if any(self._is_long(node) and node.ready() is not None for node in self._touched):
-            self._n_workers += 1
-            self._pool.submit(self._work)
+            self._lend_thread()
+
+    def _lend_thread(self) -> None:
+        assert self._pool is not None
+        self._n_workers += 1
+        self._pool.submit(self._work)
 
     # Work; without the lock but for looking.
 
-    def _work(
-        self, node: _Node | None = None, *, leads: bool = False, until_s: float | None = None
-    ) -> None:
-        """Run nodes until none is ready; one that was taken already goes first.
+    def _work(self, *, leads: bool = False, until_s: float | None = None) -> None:
+        """Run nodes until none is ready.
 
         Args:
             leads: wait for what other threads run, too.
             until_s: leave what is long, and all that is left then, to other threads.
         """
+        node = None
         while True:
-            if node is not None:
-                self._run(node)
             node = self._next(node, leads, until_s)
             if node is None:
                 return
+            self._run(node)
 
     def _next(self, ended: _Node | None, leads: bool, until_s: float | None) -> _Node | None:
         with self._lock:
             if ended is not None:
                 self._settle(ended)
-            node = self._take()
+            node = self._take(until_s)
             while node is None and leads and self._n_running:
                 self._wait()
-                node = self._take()
+                node = self._take(until_s)
             if node is None:
                 self._n_workers -= 1
                 self._wake()
-                return None
-            if self._hand_over(node, until_s):
-                return None
-            self._call_helper()
+            else:
+                self._call_helper()
             return node
 
     def _run(self, node: _Node) -> None:

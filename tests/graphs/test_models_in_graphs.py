@@ -1,0 +1,175 @@
+"""Inference and conversion nodes: how ports become tensors of models and of handlers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from graphs.graph_site import (
+    add_graph,
+    add_models,
+    ask,
+    ends,
+    inference,
+    node,
+    request,
+    session,
+)
+from graphs.test_python_nodes import python
+from site_of_models import Site, plus, refusal
+from wire import Stub, infer_request
+
+ONES = np.ones((1, 10), np.float32)
+CONVERTER = "PyTensorOvTensorConverterCalculator"
+
+SHAPED = """
+    from pyovms import Tensor
+
+    class OvmsPythonModel:
+        def execute(self, inputs):
+            shape, datatype = bytes(inputs[0])[4:].decode().split()
+            return [Tensor("made", bytes(8), [int(n) for n in shape.split(",")], datatype)]
+"""
+
+
+def lists(options: str, *, inputs: str, outputs: str) -> str:
+    """A node on lists of tensors of `add`, between nodes that make lists and take them apart."""
+    return (
+        ends(["in1", "in2"], ["out"])
+        + session("add")
+        + node("Pack", ["in1", "in2"], ["TENSORS:packed"])
+        + f"""
+node {{
+  calculator: "OpenVINOInferenceCalculator"
+  input_side_packet: "SESSION:add"
+  input_stream: "{inputs}:packed"
+  output_stream: "{outputs}:found"
+  node_options: {{
+    [type.googleapis.com/mediapipe.OpenVINOInferenceCalculatorOptions]: {{ {options} }}
+  }}
+}}
+"""
+        + node("Unpack", ["TENSORS:found"], ["out"])
+    )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    site = Site(tmp_path_factory.mktemp("models"))
+    add_models(site)
+    plus(site.root / "dummy" / "2", 5)
+    site.models["dummy"]["model_version_policy"] = {"all": {}}
+    plain = ends(["in"], ["out"]) + session("dummy")
+    add_graph(site, "by_tag", plain + inference("dummy", {"B": "in"}, {"A": "out"}, B="b", A="a"))
+    for version in ("1", "2", "3", "x", "0"):
+        said = f'servable_name: "dummy" servable_version: "{version}"'
+        text = plain.replace('servable_name: "dummy"', said)
+        add_graph(site, f"version_{version}",
+                  text + inference("dummy", {"B": "in"}, {"A": "out"}, B="b", A="a"))  # fmt: skip
+    add_graph(site, "by_number", plain + inference("dummy", {"B": "in"}, {"A": "out"}))
+    add_graph(site, "no_output",
+              plain + inference("dummy", {"B": "in"}, {"A": "out"}, B="b", A="z"))  # fmt: skip
+    order = 'input_order_list: "input1" input_order_list: "input2"'
+    one_output = order + ' output_order_list: "sum"'
+    for tag in ("OVTENSORS", "TENSORS", "TFTENSORS"):
+        add_graph(site, f"lists_{tag.lower()}", lists(one_output, inputs=tag, outputs=tag))
+    add_graph(site, "list_in_name_order", lists(order, inputs="OVTENSORS", outputs="OVTENSORS"))
+    add_graph(site, "short_list", lists('input_order_list: "input1"', inputs="OVTENSORS",
+                                        outputs="OVTENSORS"))  # fmt: skip
+    add_graph(site, "converted", ends(["OVMS_PY_TENSOR:in"], ["OVTENSOR:out"])
+              + python("shaped", ["IN:in"], ["MADE:made"])
+              + node(CONVERTER, ["OVMS_PY_TENSOR:made"], ["OVTENSOR:out"]),
+              shaped=SHAPED)  # fmt: skip
+    named = (
+        "node_options: { [type.googleapis.com/mediapipe.PyTensorOvTensorConverterCalculatorOptions]"
+        ": { tag_to_output_tensor_names { key: 'OVMS_PY_TENSOR' value: 'mine' } } }"
+    )
+    add_graph(site, "to_python", ends(["OVTENSOR:in"], ["OVMS_PY_TENSOR:out"])
+              + node(CONVERTER, ["OVTENSOR:in"], ["OVMS_PY_TENSOR:out"], named))  # fmt: skip
+    site.start()
+    yield site
+    site.stop()
+
+
+@pytest.fixture(scope="module")
+def stub(site: Site) -> Stub:
+    assert site.channel is not None
+    return Stub(site.channel)
+
+
+@pytest.mark.parametrize(("version", "added"), [("1", 1), ("2", 5), ("0", 5), ("x", 5)])
+def test_a_version_of_the_model(stub: Stub, version: str, added: int) -> None:
+    found = ask(stub, request(f"version_{version}", **{"in": ONES}))
+    assert found == {"out": [1.0 + added] * 10}
+
+
+def test_a_version_that_is_not_there(stub: Stub) -> None:
+    code, details = refusal(lambda: ask(stub, request("version_3", **{"in": ONES})))
+    assert code == "FAILED_PRECONDITION"
+    assert "failed to load the model" in details
+
+
+def test_a_tag_that_is_no_name_of_the_model(stub: Stub) -> None:
+    code, details = refusal(lambda: ask(stub, request("by_number", **{"in": ONES})))
+    assert code == "INVALID_ARGUMENT"
+    assert "dummy has the inputs b; given are B" in details
+    code, details = refusal(lambda: ask(stub, request("no_output", **{"in": ONES})))
+    assert code == "INVALID_ARGUMENT"
+    assert 'there is no output "z"; outputs are a' in details
+
+
+@pytest.mark.parametrize(
+    "graph", ["lists_ovtensors", "lists_tensors", "lists_tftensors", "list_in_name_order"]
+)
+def test_lists_of_tensors(stub: Stub, graph: str) -> None:
+    assert ask(stub, request(graph, in1=ONES, in2=2 * ONES)) == {"out": [3.0] * 10}
+
+
+def test_a_list_that_is_too_long(stub: Stub) -> None:
+    code, details = refusal(lambda: ask(stub, request("short_list", in1=ONES, in2=ONES)))
+    assert code == "INVALID_ARGUMENT"
+    assert "expected 1 tensors, as input_order_list says; found 2" in details
+
+
+def test_what_the_model_refuses_is_told(stub: Stub) -> None:
+    code, details = refusal(lambda: ask(stub, request("by_tag", **{"in": ONES[:, :5]})))
+    assert code == "INVALID_ARGUMENT"
+    assert "dummy: Invalid input shape" in details
+
+
+def converted(stub: Stub, shape: str, datatype: str) -> tuple[str, list[int]]:
+    text = f"{shape} {datatype}".encode()
+    message = infer_request("converted", "in", "BYTES", [1], bytes_contents=[text])
+    output = stub.ModelInfer(message, timeout=30).outputs[0]
+    return output.datatype, list(output.shape)
+
+
+def test_from_python_to_a_tensor(stub: Stub) -> None:
+    assert converted(stub, "2", "FP32") == ("FP32", [2])
+    assert converted(stub, "2,1,4", "INT8") == ("INT8", [2, 1, 4])
+
+
+@pytest.mark.parametrize(
+    ("shape", "datatype", "text"),
+    [
+        ("8", "mine", "Undefined precision in input python tensor: mine"),
+        ("8", "BYTES", "Undefined precision in input python tensor: BYTES"),
+        ("3", "FP32", "python buffer size: 8; OV tensor size: 12; mismatch"),
+        ("-8", "INT8", "expected sizes that are not negative"),
+    ],
+)
+def test_what_is_no_tensor_of_a_model(stub: Stub, shape: str, datatype: str, text: str) -> None:
+    code, details = refusal(lambda: converted(stub, shape, datatype))
+    assert code == "INVALID_ARGUMENT"
+    assert "INVALID_ARGUMENT: CalculatorGraph::Run() failed: " in details
+    assert text in details
+
+
+def test_from_a_tensor_to_python(stub: Stub) -> None:
+    data = np.arange(6, dtype=np.int64).reshape(2, 3)
+    message = infer_request("to_python", "in", "INT64", [2, 3], raw=data.tobytes())
+    response = stub.ModelInfer(message, timeout=30)
+    output = response.outputs[0]
+    assert (output.name, output.datatype, list(output.shape)) == ("mine", "INT64", [2, 3])
+    assert response.raw_output_contents[0] == data.tobytes()
