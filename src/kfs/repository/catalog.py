@@ -159,6 +159,12 @@ class Entry:
         entry = self.versions.get(1)
         return None if entry is None or entry.kind.has_versions else entry
 
+    def find(self, version: int | None) -> VersionEntry | None:
+        """The version, the default one for None; of what has no versions, what there is."""
+        if self.only is not None:
+            return self.only
+        return self.default() if version is None else self.versions.get(version)
+
     def default(self) -> VersionEntry | None:
         """The highest version that is available."""
         highest: VersionEntry | None = None
@@ -272,14 +278,42 @@ class Catalog:
         Raises:
             ServingError: NOT_FOUND or INVALID_ARGUMENT; the name is looked at first.
         """
-        entry = self.entry(name)
-        if entry.only is not None:
-            return entry.only
-        version = parse_version(version_text)
-        found = entry.default() if version is None else entry.versions.get(version)
+        has_versions = self.entry(name).only is None
+        version = parse_version(version_text) if has_versions else None
+        found = self._look(name, lambda entry: entry.find(version))
         if found is None:
             raise _version_missing(name, version)
         return found
+
+    def find_available(self, name: str, version_text: str) -> tuple[VersionEntry, Servable | None]:
+        """The same, with its servable unless it is not available at the moment.
+
+        Raises:
+            ServingError: as `find`.
+        """
+        while True:
+            found = self.find(name, version_text)
+            servable = found.servable
+            if servable is not None and found.is_available:
+                return found, servable
+            if self.find(name, version_text) is found:
+                return found, None
+
+    def _look(
+        self, name: str, choose: Callable[[Entry], VersionEntry | None]
+    ) -> VersionEntry | None:
+        """What is chosen of a name's versions, as they are now.
+
+        A version is retired when its successor is in the snapshot: who sees none that is
+        available, in a snapshot that is not the newest, looks again.
+        """
+        while True:
+            entry = self.entry(name)
+            found = choose(entry)
+            if found is not None and found.is_available:
+                return found
+            if self.snapshot.get(name) is entry:
+                return found
 
     def lease(self, name: str, version_text: str, call: CallContext) -> Lease:
         """The servable that an inference is asked of, waiting a while if it is being loaded.
@@ -312,12 +346,7 @@ class Catalog:
 
     def _wanted(self, name: str, version: int | None) -> VersionEntry:
         """What an inference is asked of now; a default that is only being loaded counts."""
-        entry = self.entry(name)
-        if entry.only is not None:
-            return entry.only
-        found = entry.default() if version is None else entry.versions.get(version)
-        if found is None and version is None:
-            found = _newest_loading(entry)
+        found = self._look(name, lambda entry: entry.find(version) or _loading(entry, version))
         if found is None:
             raise _version_missing(name, version)
         return found
@@ -336,7 +365,10 @@ class Catalog:
         entry.enter(State.LOADING)
 
 
-def _newest_loading(entry: Entry) -> VersionEntry | None:
+def _loading(entry: Entry, version: int | None) -> VersionEntry | None:
+    """The newest one that is being loaded, for a call that names none."""
+    if version is not None:
+        return None
     loading = [
         version
         for version in entry.versions.values()

@@ -35,14 +35,14 @@ class ControlHandler:
         return pb.ServerMetadataResponse(name=SERVER_NAME, version=__version__)
 
     def model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
-        entry = self._catalog.find(request.name, request.version)
+        entry, servable = self._catalog.find_available(request.name, request.version)
         entry.metrics.count("ModelReady")
-        return pb.ModelReadyResponse(ready=entry.is_available)
+        return pb.ModelReadyResponse(ready=servable is not None)
 
     def model_metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
-        found = self._catalog.find(request.name, request.version)
+        found, servable = self._catalog.find_available(request.name, request.version)
         try:
-            servable = available_servable(found, request.name)
+            servable = servable or available_servable(found, request.name)
         except ServingError:
             found.metrics.count("ModelMetadata", failed=True)
             raise

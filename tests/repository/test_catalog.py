@@ -1,0 +1,83 @@
+"""Looking up servables while they are replaced, thousands of times a second."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from kfs.repository.catalog import Catalog
+from kfs.servables.base import CallContext, Servable
+from kfs.signature import Signature
+from kfs.tensors.arrays import TensorMap
+
+N_REPLACEMENTS = 3000
+
+
+class Nothing(Servable):
+    """A servable without tensors, whose loading takes no time."""
+
+    def __init__(self, version: int) -> None:
+        self.name = "m"
+        self.version = version
+        self.signature = Signature.of([], [])
+        self.is_loaded = True
+
+    def infer(self, tensors: TensorMap, call: CallContext) -> TensorMap:
+        return {}
+
+    def unload(self) -> None:
+        self.is_loaded = False
+
+
+@pytest.fixture
+def busy_threads() -> Iterator[None]:
+    """Threads that take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def publish(catalog: Catalog, version: int) -> None:
+    catalog.publish("m", catalog.begin("m", version), Nothing(version))
+
+
+def lease(catalog: Catalog) -> None:
+    with catalog.lease("m", "", CallContext()) as servable:
+        assert isinstance(servable, Nothing)
+        assert servable.is_loaded
+
+
+def find(catalog: Catalog) -> None:
+    assert catalog.find_available("m", "")[1] is not None
+
+
+@pytest.mark.parametrize("look_up", [lease, find])
+@pytest.mark.parametrize("replace", ["same version", "next version"])
+def test_what_is_replaced_is_always_there(
+    busy_threads: None, look_up: Callable[[Catalog], None], replace: str
+) -> None:
+    catalog = Catalog()
+    publish(catalog, 1)
+    done = threading.Event()
+
+    def replace_all() -> None:
+        for number in range(N_REPLACEMENTS):
+            if replace == "same version":
+                publish(catalog, 1)
+                continue
+            before = catalog.find("m", "")
+            publish(catalog, 1 + (number + 1) % 2)
+            before.retire()
+        done.set()
+
+    writer = threading.Thread(target=replace_all)
+    writer.start()
+    try:
+        while not done.is_set():
+            look_up(catalog)
+    finally:
+        writer.join()
