@@ -166,6 +166,7 @@ def _arguments(peer: Peer, name: str, model: Path, port: int) -> Sequence[str]:
     return [
         "-c", _KFS_FAST, "serve", "--model_name", name, "--model_path", repository,
         "--port", str(port), "--grpc_bind_address", "127.0.0.1", "--log_level", "WARNING",
+        "--plugin_config", '{"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 1}',
     ]  # fmt: skip
 
 

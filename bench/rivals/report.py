@@ -14,7 +14,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from kfs.cli.bench.report import rate
+from kfs.cli.bench.report import milliseconds, rate
 
 OURS, FLOOR = "kfs-fast", "floor"
 _MARKS = "<!-- rivals -->", "<!-- /rivals -->"
@@ -49,7 +49,7 @@ def text(document: Document) -> str:
     return "\n".join([
         "Median latency, and in brackets its ratio to ours:",
         "",
-        *_table(document, "p50_us", lambda us: f"{us / 1000:.2f} ms"),
+        *_table(document, "p50_us", lambda us: f"{milliseconds(us)} ms"),
         "",
         "Calls per second:",
         "",
@@ -97,7 +97,7 @@ def draw(document: Document, path: Path) -> None:
             place = index + (number - (len(labels) - 1) / 2) * width
             axes.bar(place, min(times, _TOP), 0.92 * width, color=_COLORS[number],
                      label=None if index else label)  # fmt: skip
-            shown = f"{servers[name]['p50_us'] / 1000:.3g} ms"
+            shown = f"{milliseconds(servers[name]['p50_us'])} ms"
             if times > _TOP:
                 shown += f", {times:.0f}x"
             axes.text(place, min(times, _TOP) + 0.05, shown, ha="center", va="bottom", fontsize=7,
