@@ -33,7 +33,7 @@ STANDS_FOR = {
 ELSEWHERE = re.compile(
     r"pip install|pytest|python -m venv|pre-commit install|grpcurl|python examples/client/|"
     r"python examples/graphs/client/|python bench/|kfs-fast bench --compare|"
-    r".*&& kfs-fast demo"
+    r"\.ci/|KFS_\w+=\d+ pytest|python -X dev -m pytest|.*&& kfs-fast demo"
 )
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -278,6 +279,10 @@ def test_a_handler_that_raises_in_finalize_is_gone_all_the_same(site: Site, faul
     site.poll()
     assert (ask(stub, "first"), ask(stub, "m")) == (0, 1)
     assert refusal(lambda: ask(stub, "second"))[0] == "NOT_FOUND"
+    files = [getattr(module, "__file__", None) for module in sys.modules.values()]
+    assert [file for file in files if file and Path(file).is_relative_to(site.root)] == [
+        str(site.root / "first" / "raising.py")
+    ]
 
 
 def test_a_custom_node_that_blocks_keeps_its_own_calls_alone(site: Site) -> None:

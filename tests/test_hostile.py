@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import resource
 import signal
 import socket
 import struct
@@ -162,13 +163,40 @@ def test_what_is_no_http2_is_dropped(victim: Victim, kind: str) -> None:
             sock.sendall(NOT_HTTP2[kind])
 
 
-def test_hundreds_of_connections_that_do_nothing(victim: Victim) -> None:
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Descriptors for thousands of connections, as far as this process may have them."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_thousands_of_connections_that_do_nothing(victim: Victim, many_files: None) -> None:
     with ExitStack() as stack:
-        for number in range(500):
+        for number in range(3000):
             if number % 2:
                 stack.enter_context(Connection(victim.port))
             else:  # not even a preface
                 stack.enter_context(socket.create_connection(("127.0.0.1", victim.port), 20))
+        assert victim.answers()
+
+
+def test_more_connections_than_descriptors(repository: Path, tmp_path: Path) -> None:
+    """Whoever comes then has to wait for others to go, and is served after that."""
+
+    def limit_files() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+
+    flags = {"model_name": "dummy", "model_path": repository / "dummy"}
+    with server_process(tmp_path / "log", before=limit_files, **flags) as server:
+        server.wait_until_ready()
+        victim = Victim(psutil.Process(server.process.pid), server.port)
+        with ExitStack() as stack:
+            for _ in range(200):
+                address = ("127.0.0.1", victim.port)
+                stack.enter_context(socket.create_connection(address, 20))
+            wait_until(lambda: victim.n_files() >= 99)
         assert victim.answers()
 
 
