@@ -164,9 +164,11 @@ def test_a_deadline_that_passes_during_inference_leaves_nothing_behind(
     slow_server: Server, slow_stub: Stub
 ) -> None:
     entry = slow_server.catalog.find("slow", "")
-    began = time.monotonic()
-    slow_stub.ModelInfer(slow_request(), timeout=60)
-    usual_s = time.monotonic() - began
+    usual_s = 60.0
+    for _ in range(3):
+        began = time.monotonic()
+        slow_stub.ModelInfer(slow_request(), timeout=60)
+        usual_s = min(usual_s, time.monotonic() - began)
     with pytest.raises(grpc.RpcError) as caught:
         slow_stub.ModelInfer(slow_request("expired-at-work"), timeout=usual_s / 4)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
