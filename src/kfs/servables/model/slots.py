@@ -111,6 +111,8 @@ def _openvino_string_nbytes() -> int:
 
 def _string_tensor(strings: StringArray, shape: tuple[int, ...]) -> ov.Tensor:
     """An OpenVINO tensor over `strings`, which must outlive it."""
+    if not strings:
+        return ov.Tensor(ov.Type.string, ov.Shape(shape))  # OpenVINO 2026.0 takes no empty memory
     memory = np.frombuffer(strings, np.uint8)  # type: ignore[call-overload]
     return ov.Tensor(memory, ov.Shape(shape), ov.Type.string)
 
