@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -77,6 +78,13 @@ class TensorSpec:
         return shape == self.static_shape or (
             len(shape) == len(self.shape) and all(map(Dim.accepts, self.shape, shape))
         )
+
+    @property
+    def nbytes(self) -> int | None:
+        """Bytes of the values, when the shape is fixed and they are numbers."""
+        if self.static_shape is None or not self.datatype.itemsize:
+            return None
+        return self.datatype.itemsize * math.prod(self.static_shape)
 
     @property
     def metadata_shape(self) -> list[int]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from kfs import errors
-from kfs._fast.response import write_response
+from kfs._fast.response import reserve_response, write_response
 from kfs._fast.wire import Request
 from kfs.datatypes import DATATYPES
 from kfs.errors import ServingError
 from kfs.signature import Signature, TensorSpec
-from kfs.tensors.arrays import StringTensor, Tensor, TensorMap, cut_rows
+from kfs.tensors.arrays import Array, StringTensor, Tensor, TensorMap, array_over, cut_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,10 +70,41 @@ def write_answer(
     return write_response(name, str(version), id, data, stream=stream)
 
 
+def has_place(spec: TensorSpec) -> bool:
+    """Whether the place of this output in a message is known before its values are."""
+    return spec.nbytes is not None and not _is_string(spec)
+
+
+def reserve_answer(
+    name: str, version: int, id: str, wanted: tuple[TensorSpec, ...], *, stream: bool
+) -> tuple[bytes, list[Array]]:
+    """The same message, and arrays over the places of its outputs, which all have one.
+
+    They are to be filled before anyone else sees the message.
+    """
+    sizes = [
+        (spec.name, spec.datatype.name, spec.static_shape or (), spec.nbytes or 0)
+        for spec in wanted
+    ]
+    message, places = reserve_response(name, str(version), id, sizes, stream=stream)
+    arrays = [
+        array_over(place, spec.datatype, spec.static_shape or ())
+        for place, spec in zip(places, wanted, strict=True)
+    ]
+    return message, arrays
+
+
 def _output(spec: TensorSpec, tensor: Tensor) -> tuple[str, str, tuple[int, ...], OutputData]:
     """What the response says of one output: name, datatype, shape and data."""
     if isinstance(tensor, StringTensor):
         return spec.name, "BYTES", tensor.shape, tensor.strings
-    if spec.datatype is _UINT8 and tensor.ndim == 2 and spec.name.lower().endswith("_string"):
+    if _is_string(spec):
         return spec.name, "BYTES", tensor.shape[:1], cut_rows(tensor)
     return spec.name, spec.datatype.name, tensor.shape, cast("Buffer", tensor)
+
+
+def _is_string(spec: TensorSpec) -> bool:
+    """Whether rows of characters are sent as strings, as OpenVINO Model Server does by the name."""
+    return (
+        spec.datatype is _UINT8 and len(spec.shape) == 2 and spec.name.lower().endswith("_string")
+    )

@@ -37,6 +37,11 @@ class Compiled:
     n_slots: int
     n_streams: int
 
+    def is_input(self, index: int) -> bool:
+        """Whether this output is an input as it is: OpenVINO has one tensor for both then."""
+        result = self.model.outputs[index].get_node()
+        return str(result.input_value(0).get_node().get_type_name()) == "Parameter"
+
     @property
     def signature(self) -> Signature:
         return Signature.of(self.inputs, self.outputs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,16 +14,20 @@ from kfs._fast.wire import Request
 from kfs.datatypes import DATATYPES
 from kfs.errors import ModelLoadError, ServingError
 from kfs.metrics.servables import ModelMetrics, elapsed_us
+from kfs.servables.answers import has_place, reserve_answer, select_outputs
 from kfs.servables.base import CallContext, Servable
 from kfs.servables.binding import bind
 from kfs.servables.model.compile import Compiled, compile_model, is_alias_safe
-from kfs.servables.model.slots import Slots, check_strings
+from kfs.servables.model.slots import NOWHERE, Slot, Slots, check_strings
 from kfs.settings import ModelSettings
 from kfs.signature import ANY, Signature, TensorSpec, fixed, format_shape
-from kfs.tensors.arrays import TensorMap
+from kfs.tensors.arrays import Array, TensorMap
 
 _log = logging.getLogger("kfs.model")
 _BYTES = DATATYPES["BYTES"]
+
+# To bind outputs costs some microseconds for each inference; below this a copy costs no more.
+_MIN_STRAIGHT_NBYTES = 1 << 20
 
 
 class _Program:
@@ -34,12 +39,13 @@ class _Program:
         if any(spec.datatype is _BYTES for spec in (*self.compiled.inputs, *self.compiled.outputs)):
             check_strings()
         n_slots = self.compiled.n_slots
+        alias = is_alias_safe(settings.target_device)
         try:
             self.slots = Slots(
                 self.compiled.model,
                 n_slots,
                 metrics,
-                alias=is_alias_safe(settings.target_device),
+                alias=alias,
                 max_waiting=settings.max_waiting_calls,
             )
         except Exception as error:
@@ -52,19 +58,39 @@ class _Program:
             for index, spec in enumerate(self.compiled.outputs)
             if spec.datatype.name in DATATYPES
         ]
+        #: The index, by name, of outputs that OpenVINO is to write into the response itself.
+        self.straight_outputs = self._choose_straight() if alias else {}
         metrics.slots.inc(n_slots)
         metrics.streams.inc(self.compiled.n_streams)
+
+    def _choose_straight(self) -> dict[str, int]:
+        """Those of one shape, if they are so large that it pays to bind them for each inference."""
+        fixed = {
+            spec: index
+            for index, spec in self.served_outputs
+            if has_place(spec) and not self.compiled.is_input(index)
+        }
+        if sum(spec.nbytes or 0 for spec in fixed) < _MIN_STRAIGHT_NBYTES:
+            return {}
+        return {spec.name: index for spec, index in fixed.items()}
 
     def unload(self) -> None:
         self._metrics.slots.dec(self.compiled.n_slots)
         self._metrics.streams.dec(self.compiled.n_streams)
 
-    def infer(self, tensors: TensorMap, call: CallContext) -> TensorMap:
+    def run(
+        self, tensors: TensorMap, call: CallContext, outputs: Mapping[int, Array] = NOWHERE
+    ) -> Slot:
+        """The slot after an inference; outputs go to the arrays given, the others lie in it."""
         slot = self.slots.take(call)
         call.check()
         begin = time.perf_counter()
-        slot.infer([tensors[name] for name in self.input_names])
+        slot.infer([tensors[name] for name in self.input_names], outputs)
         self._metrics.inference_time.observe(elapsed_us(begin))
+        return slot
+
+    def infer(self, tensors: TensorMap, call: CallContext) -> TensorMap:
+        slot = self.run(tensors, call)
         outputs: TensorMap = {}
         for index, spec in self.served_outputs:
             output = slot.output(index)
@@ -113,6 +139,19 @@ class Model(Servable):
         model = kind(settings, version, folder, metrics or ModelMetrics())
         model._log_loaded()
         return model
+
+    def _answer(self, request: Request, call: CallContext, *, stream: bool) -> bytes:
+        wanted = select_outputs(request, self.signature)
+        straight = self._program.straight_outputs
+        if self.is_auto or not straight or not all(spec.name in straight for spec in wanted):
+            return super()._answer(request, call, stream=stream)
+        tensors = self.bind(request)
+        answer, places = reserve_answer(self.name, self.version, request.id, wanted, stream=stream)
+        self.metrics.current.inc()
+        call.on_close(self.metrics.current.dec)
+        indices = [straight[spec.name] for spec in wanted]
+        self._program.run(tensors, call, dict(zip(indices, places, strict=True)))
+        return answer
 
     def infer(self, tensors: TensorMap, call: CallContext) -> TensorMap:
         self.metrics.current.inc()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from functools import cache
 from queue import Empty, SimpleQueue
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,9 @@ from kfs.metrics.servables import ModelMetrics, elapsed_us
 from kfs.servables.base import CallContext
 from kfs.tensors.arrays import Array, StringTensor, Tensor
 
+#: No outputs that go elsewhere.
+NOWHERE: Mapping[int, Array] = MappingProxyType({})
+
 # How often a waiting call looks whether its client is still there.
 _LOOK_S = 0.25
 
@@ -27,7 +32,8 @@ class Slot:
 
     Every input is bound anew for every inference, so a slot cannot run with a stale one. The
     infer request does not own the memory of its inputs: the caller holds the tensors until
-    `infer` has returned.
+    `infer` has returned. The same goes for outputs that are to be written to memory of the
+    caller's; after the inference the slot has its own again.
     """
 
     def __init__(self, request: ov.InferRequest, *, alias: bool) -> None:
@@ -37,8 +43,11 @@ class Slot:
             output.element_type == ov.Type.string for output in request.model_outputs
         )
 
-    def infer(self, inputs: list[Tensor]) -> None:
+    def infer(self, inputs: list[Tensor], outputs: Mapping[int, Array] = NOWHERE) -> None:
         """Bind `inputs`, by index of the model's inputs, and run.
+
+        Args:
+            outputs: arrays to write outputs into, by index, each of the shape the output has.
 
         Raises:
             ServingError: INTERNAL, with OpenVINO's own words.
@@ -51,10 +60,16 @@ class Slot:
                 request.set_input_tensor(index, tensor)
         except Exception as error:
             raise ServingError(errors.DESERIALIZATION_ERROR, _first_line(error)) from error
+        own = {index: request.get_output_tensor(index) for index in outputs}
         try:
+            for index, array in outputs.items():
+                request.set_output_tensor(index, ov.Tensor(array, shared_memory=True))
             self._run()
         except Exception as error:
             raise ServingError(errors.INFERENCE_ERROR, _first_line(error)) from error
+        finally:
+            for index, tensor in own.items():
+                request.set_output_tensor(index, tensor)
 
     def _run(self) -> None:
         # What `infer` returns is not read here: views of numbers, which cost little, but of
