@@ -319,7 +319,7 @@ def test_each_session_is_logged_for_those_who_debug(
     p = load(models_catalog, entry(["b"], nodes, a="each.a"))
     with caplog.at_level("DEBUG", "kfs.pipeline"):
         infer(p, b=np.zeros((3, 4, 1, 10), np.float32))
-    messages = [record.message for record in caplog.records if record.name == "kfs.pipeline"]
+    messages = [record.message for record in caplog.records if record.levelname == "DEBUG"]
     told = {message.rsplit(";", 1)[0] for message in messages}
     assert "Node: outer; session: " in told
     assert {f"Node: inner; session: outer_{i}" for i in range(3)} <= told
