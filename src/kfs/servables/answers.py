@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, cast
 
 from kfs import errors
 from kfs._fast.response import write_response
+from kfs._fast.strings import Rows
 from kfs._fast.wire import Request
 from kfs.datatypes import DATATYPES
 from kfs.errors import ServingError
 from kfs.signature import Signature, TensorSpec
-from kfs.tensors.arrays import StringTensor, Tensor, TensorMap, cut_rows
+from kfs.tensors.arrays import Array, StringTensor, Tensor, TensorMap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,6 +75,15 @@ def _output(spec: TensorSpec, tensor: Tensor) -> tuple[str, str, tuple[int, ...]
     """What the response says of one output: name, datatype, shape and data."""
     if isinstance(tensor, StringTensor):
         return spec.name, "BYTES", tensor.shape, tensor.strings
-    if spec.datatype is _UINT8 and tensor.ndim == 2 and spec.name.lower().endswith("_string"):
-        return spec.name, "BYTES", tensor.shape[:1], cut_rows(tensor)
+    if _holds_strings(spec, tensor):
+        return spec.name, "BYTES", tensor.shape[:1], Rows(cast("Buffer", tensor))
     return spec.name, spec.datatype.name, tensor.shape, cast("Buffer", tensor)
+
+
+def _holds_strings(spec: TensorSpec, tensor: Array) -> bool:
+    """Whether it is the legacy form of strings, rows that end with a zero or with the row."""
+    if spec.datatype is not _UINT8 or tensor.ndim != 2:
+        return False
+    n_rows, width = tensor.shape
+    # Rows of no width are numbers: billions of them, of no memory, would be as many strings.
+    return spec.name.lower().endswith("_string") and (width > 0 or n_rows == 0)
