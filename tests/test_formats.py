@@ -47,6 +47,17 @@ def test_a_model_of_another_framework_is_served(
         assert np.array_equal(answer.as_numpy(output_name), VALUES + 1)
 
 
+@pytest.mark.parametrize("beside", ["fingerprint.pb", "keras_metadata.pb"])
+def test_what_tensorflow_saves_beside_a_model_is_not_taken_for_it(
+    serve: ServeModels, tmp_path: Path, beside: str
+) -> None:
+    model_formats.saved_model(tmp_path / "1")
+    (tmp_path / "1" / beside).write_bytes(b"\x08\x01")
+    server = serve(ModelSettings("m", tmp_path))
+    with triton.InferenceServerClient(f"127.0.0.1:{server.port}") as client:
+        assert [tensor.name for tensor in client.get_model_metadata("m").inputs] == ["b"]
+
+
 def test_the_parameters_of_a_paddle_model_name_it_too(serve: ServeModels, tmp_path: Path) -> None:
     file = model_formats.paddle(tmp_path).with_suffix(".pdiparams")
     server = serve(ModelSettings("m", file))

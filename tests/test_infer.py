@@ -163,6 +163,15 @@ def test_an_output_named_string_comes_back_as_strings(stub: Stub) -> None:
     assert response.raw_output_contents[0] == b"\x04\0\0\0abcd\0\0\0\0"
 
 
+def test_billions_of_rows_without_a_byte_are_no_strings(stub: Stub) -> None:
+    request = infer_request("u8_string", "input", "UINT8", [1 << 31, 0], raw=b"")
+    response = stub.ModelInfer(request, timeout=30)
+    assert (response.outputs[0].datatype, list(response.outputs[0].shape)) == (
+        "UINT8", [1 << 31, 0],
+    )  # fmt: skip
+    assert response.raw_output_contents == [b""]
+
+
 def test_tritonclient_gets_numpy_arrays_back(client: triton.InferenceServerClient) -> None:
     tensor = triton.InferInput("b", [1, 10], "FP32").set_data_from_numpy(NUMBERS)
     result = client.infer("dummy", [tensor], request_id="7")

@@ -134,6 +134,11 @@ GOLDEN = {
         INVALID,
         "Invalid content size of tensor proto - Shape too large; input name: input",
     ),
+    "more than there are addresses beside a zero": (
+        infer_request("identity_FP32", "input", shape=[1 << 62, 0], raw=b""),
+        INVALID,
+        "Invalid content size of tensor proto - Shape too large; input name: input",
+    ),
     "terabytes promised": (
         infer_request("identity_FP32", "input", shape=[1 << 20, 1 << 20], raw=TEN),
         INVALID,

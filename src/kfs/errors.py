@@ -134,6 +134,7 @@ DEADLINE_EXCEEDED = Status(Code.DEADLINE_EXCEEDED, "Deadline exceeded")
 CANCELLED = Status(Code.CANCELLED, "Call cancelled by the client")
 TOO_MANY_WAITING = Status(Code.RESOURCE_EXHAUSTED, "Too many calls are waiting")
 TOO_MANY_STREAMS = Status(Code.RESOURCE_EXHAUSTED, "Too many streams")
+RESPONSE_TOO_LARGE = Status(Code.RESOURCE_EXHAUSTED, "Response is too large")
 SHUTTING_DOWN = Status(Code.UNAVAILABLE, "Server is shutting down")
 
 

@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kfs._fast.response import write_error, write_response
-from kfs._fast.strings import StringArray
+from kfs._fast.strings import Rows, StringArray
 from kfs._fast.wire import Parameter
 from kfs._proto import grpc_predict_v2_pb2 as pb
+from kfs.errors import Code, ServingError
+from kfs.settings import MAX_MESSAGE_NBYTES
 
 thorough = settings(
     max_examples=int(os.environ.get("KFS_HYPOTHESIS_EXAMPLES", "300")), deadline=None
@@ -27,7 +29,6 @@ outputs = st.lists(
         st.lists(st.integers(-(1 << 63), (1 << 63) - 1), max_size=4),
         st.one_of(
             st.binary(max_size=200),
-            st.lists(st.binary(max_size=9), max_size=5),
             st.lists(st.binary(max_size=40), max_size=5).map(StringArray.of),
         ),
     ),
@@ -49,9 +50,11 @@ parameters = st.dictionaries(
 def as_bytes(data: Any) -> bytes:
     if isinstance(data, StringArray):
         data = data.items()
-    if isinstance(data, list):
-        return b"".join(struct.pack("<I", len(item)) + item for item in data)
-    return bytes(data)
+    return framed(data) if isinstance(data, list) else bytes(data)
+
+
+def framed(items: list[bytes]) -> bytes:
+    return b"".join(struct.pack("<I", len(item)) + item for item in items)
 
 
 @thorough
@@ -116,3 +119,37 @@ def test_strings_keep_every_byte() -> None:
     assert len(strings) == 4
     assert strings.framed_nbytes == sum(4 + len(item) for item in items)
     assert StringArray.empty(3).items() == [b"", b"", b""]
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (0, 3), (1, 1), (5, 7), (300, 300)])
+def test_each_row_is_an_element_up_to_its_first_zero(shape: tuple[int, int]) -> None:
+    matrix = np.random.default_rng(1).integers(0, 5, shape, np.uint8)
+    written = write_response("m", "1", "", [("a", "BYTES", shape[:1], Rows(matrix))])
+    [data] = pb.ModelInferResponse.FromString(written).raw_output_contents
+    assert data == framed([row.tobytes().partition(b"\0")[0] for row in matrix])
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        np.zeros((1 << 40, 0), np.uint8),  # rows that take no memory, but time
+        np.zeros(3, np.uint8),
+        np.zeros((2, 2), np.float32),
+    ],
+)
+def test_rows_are_those_of_a_matrix_of_bytes(matrix: Any) -> None:
+    with pytest.raises(ValueError, match="rows"):
+        Rows(matrix)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_response_larger_than_a_message_is_refused_before_it_is_made(stream: bool) -> None:
+    half = np.empty(MAX_MESSAGE_NBYTES // 2, np.uint8)  # none of it is touched
+    shape = half.shape
+    with pytest.raises(ServingError) as caught:
+        write_response("m", "1", "", [("a", "X", shape, half), ("b", "X", shape, half)],
+                       stream=stream)  # fmt: skip
+    assert caught.value.status.code is Code.RESOURCE_EXHAUSTED
+    assert str(caught.value).startswith(
+        "Response is too large - Expected: at most 1073741824 bytes; Actual: 10737418"
+    )

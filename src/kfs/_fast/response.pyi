@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing_extensions import Buffer
 
 from kfs._fast.memory import TensorView
-from kfs._fast.strings import StringArray
+from kfs._fast.strings import Elements
 from kfs._fast.wire import Parameter
 
-OutputData = Buffer | StringArray | Sequence[Buffer]
+OutputData = Buffer | Elements
 
 def write_response(
     model_name: str,
@@ -23,11 +23,11 @@ def write_response(
 
     Args:
         outputs: name, datatype, shape and data of each; data is a C-contiguous buffer, or
-            strings, or a list of BYTES elements.
+            elements of BYTES.
         stream: wrap it as the infer_response of a ModelStreamInferResponse.
 
     Raises:
-        OverflowError: the message would be larger than 2 GiB.
+        ServingError: RESOURCE_EXHAUSTED, the message would be larger than may be sent.
         BufferError, ValueError: a buffer that is not C-contiguous.
     """
 

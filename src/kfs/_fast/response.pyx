@@ -10,18 +10,20 @@ from cpython.buffer cimport (
 )
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
 from kfs._fast.memory cimport view_of
-from kfs._fast.strings cimport StringArray
+from kfs._fast.strings cimport Elements
+
+from kfs.errors import RESPONSE_TOO_LARGE, ServingError
+from kfs.settings import MAX_MESSAGE_NBYTES
 
 # Copies of more bytes than this are made without the GIL.
 cdef enum:
     LONG_COPY = 65536
 
-# What protobuf can hold in one message.
-cdef size_t MAX_NBYTES = 0x7FFFFFFF
+cdef size_t MAX_NBYTES = MAX_MESSAGE_NBYTES
 
 
 cdef inline size_t varint_size(uint64_t value) noexcept nogil:
@@ -82,11 +84,10 @@ cdef class Output:
     cdef size_t shape_size
     cdef size_t meta_size
     cdef size_t nbytes
-    # One of three: a buffer, strings, or a list of elements to frame; none when reserved.
+    # One of two: a buffer, or elements to frame; none when reserved.
     cdef Py_buffer buffer
     cdef bint has_buffer
-    cdef StringArray strings
-    cdef object elements
+    cdef Elements elements
 
     def __dealloc__(self):
         if self.has_buffer:
@@ -110,12 +111,9 @@ cdef class Output:
 
     cdef int take(self, data) except -1:
         """Hold the data and learn its size."""
-        if isinstance(data, StringArray):
-            self.strings = data
-            self.nbytes = self.strings.framed_size()
-        elif isinstance(data, (list, tuple)):
-            self.elements = [memoryview(element).cast("B") for element in data]
-            self.nbytes = sum([4 + element.nbytes for element in self.elements])
+        if isinstance(data, Elements):
+            self.elements = data
+            self.nbytes = self.elements.framed_size()
         else:
             PyObject_GetBuffer(data, &self.buffer, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
             self.has_buffer = True
@@ -142,27 +140,13 @@ cdef class Output:
                     memcpy(to, self.buffer.buf, self.nbytes)
             else:
                 memcpy(to, self.buffer.buf, self.nbytes)
-        elif self.strings is not None:
+        elif self.elements is not None:
             if self.nbytes > LONG_COPY:
                 with nogil:
-                    self.strings.write_framed(to)
+                    self.elements.write_framed(to)
             else:
-                self.strings.write_framed(to)
-        elif self.elements is not None:
-            for element in self.elements:
-                to = put_framed(to, element)
+                self.elements.write_framed(to)
         return 0
-
-
-cdef char* put_framed(char* to, element) except NULL:
-    cdef Py_buffer buffer
-    cdef uint32_t size
-    PyObject_GetBuffer(element, &buffer, PyBUF_C_CONTIGUOUS)
-    size = <uint32_t>buffer.len
-    memcpy(to, &size, 4)
-    memcpy(to + 4, buffer.buf, size)
-    PyBuffer_Release(&buffer)
-    return to + 4 + <size_t>size
 
 
 cdef bytes parameter_entries(parameters):
@@ -201,6 +185,13 @@ cdef bytes parameter_choice(str kind, value):
     return b""
 
 
+cdef int check_size(size_t nbytes) except -1:
+    if nbytes > MAX_NBYTES:
+        raise ServingError(
+            RESPONSE_TOO_LARGE, f"Expected: at most {MAX_NBYTES} bytes; Actual: {nbytes}")
+    return 0
+
+
 cdef class Writer:
     """One response: its outputs, and the sizes that were measured."""
 
@@ -220,16 +211,12 @@ cdef class Writer:
             + <size_t>len(self.parameters)
         )
         for output in self.outputs:
-            if output.nbytes > MAX_NBYTES:
-                raise OverflowError(f"output {output.name} has {output.nbytes} bytes; a message "
-                                    f"holds at most {MAX_NBYTES}")
+            check_size(output.nbytes)
             size += 1 + varint_size(output.meta_size) + output.meta_size
             size += 1 + varint_size(output.nbytes) + output.nbytes
         self.inner = size
         self.total = size + 1 + varint_size(size) if self.stream else size
-        if self.total > MAX_NBYTES:
-            raise OverflowError(f"a response of {self.total} bytes; a message holds at most "
-                                f"{MAX_NBYTES}")
+        check_size(self.total)
         return 0
 
     cdef bytes write(self, list regions):

@@ -1,17 +1,21 @@
-"""Native strings, as OpenVINO keeps them: an array of std::string."""
+"""Elements of BYTES on their way out: strings as OpenVINO keeps them, and rows of a matrix."""
 
 from collections.abc import Sequence
 from typing import final
 
-from typing_extensions import Buffer
+from typing_extensions import Buffer, disjoint_base
 
 from kfs._fast.wire import Request
 
 #: Bytes per std::string; where OpenVINO's differs, its strings cannot be shared.
 ITEMSIZE: int
 
+@disjoint_base
+class Elements:
+    """What the response writer frames: each element after its length in 4 bytes."""
+
 @final
-class StringArray(Buffer):
+class StringArray(Elements, Buffer):
     """Strings in the memory layout of a string tensor.
 
     The buffer is that of the std::string objects, for an OpenVINO tensor to be made over it.
@@ -43,3 +47,15 @@ class StringArray(Buffer):
     @property
     def count(self) -> int: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class Rows(Elements):
+    """The rows of a matrix of bytes, each an element up to its first zero, or to its end.
+
+    The matrix, a C-contiguous buffer of two dimensions, is kept and must not change.
+
+    Raises:
+        ValueError: it is no such matrix, or its rows have no byte.
+    """
+
+    def __init__(self, matrix: Buffer) -> None: ...

@@ -1,10 +1,12 @@
 # cython: language_level=3
 # distutils: language = c++
-"""Native strings, as OpenVINO keeps them: an array of std::string."""
+"""Elements of BYTES on their way out: strings as OpenVINO keeps them, and rows of a matrix."""
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport (
+    PyBUF_C_CONTIGUOUS, PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer,
+)
 from libc.stdint cimport uint32_t
-from libc.string cimport memcpy
+from libc.string cimport memchr, memcpy
 from libcpp.string cimport string
 
 from kfs._fast.contents cimport Item, visit_items
@@ -29,6 +31,27 @@ cdef extern from *:
 
 ITEMSIZE = sizeof(string)
 
+# Work on more bytes than this is done without the GIL.
+cdef enum:
+    LONG_WORK = 65536
+
+
+cdef inline char* put_framed(char* to, const char* data, size_t nbytes) noexcept nogil:
+    cdef uint32_t size = <uint32_t>nbytes
+    memcpy(to, &size, 4)
+    memcpy(to + 4, data, nbytes)
+    return to + 4 + nbytes
+
+
+cdef class Elements:
+
+    cdef size_t framed_size(self) noexcept nogil:
+        """Bytes on the wire, each element with its length in four of them."""
+        return 0
+
+    cdef void write_framed(self, char* to) noexcept nogil:
+        """Each element after its length; `to` has `framed_size` bytes."""
+
 
 cdef struct Filling:
     string* to
@@ -46,7 +69,7 @@ cdef bint assign_next(void* state, Item item) noexcept nogil:
     return True
 
 
-cdef class StringArray:
+cdef class StringArray(Elements):
 
     def __init__(self):
         raise TypeError("made by StringArray.of, .empty and .from_request")
@@ -119,11 +142,48 @@ cdef class StringArray:
         return total
 
     cdef void write_framed(self, char* to) noexcept nogil:
-        """Each string after its length; `to` has `framed_size` bytes."""
-        cdef uint32_t size
         cdef size_t i
         for i in range(self.count):
-            size = <uint32_t>self.items_[i].size()
-            memcpy(to, &size, 4)
-            memcpy(to + 4, self.items_[i].data(), size)
-            to += 4 + <size_t>size
+            to = put_framed(to, self.items_[i].data(), self.items_[i].size())
+
+
+cdef class Rows(Elements):
+
+    def __cinit__(self, matrix not None):
+        PyObject_GetBuffer(matrix, &self.matrix, PyBUF_C_CONTIGUOUS)
+        if self.matrix.ndim != 2 or self.matrix.itemsize != 1:
+            raise ValueError("rows are those of a matrix of bytes")
+        if self.matrix.shape[0] and not self.matrix.shape[1]:
+            raise ValueError("rows without a byte have no end")  # and take no memory, however many
+        # It is asked for more than once.
+        if self.matrix.len > LONG_WORK:
+            with nogil:
+                self.nbytes = self.measure()
+        else:
+            self.nbytes = self.measure()
+
+    def __dealloc__(self):
+        PyBuffer_Release(&self.matrix)
+
+    cdef Item row(self, size_t index) noexcept nogil:
+        cdef size_t width = <size_t>self.matrix.shape[1]
+        cdef const char* data = <const char*>self.matrix.buf + index * width
+        cdef const char* zero = <const char*>memchr(data, 0, width)
+        return Item(data, width if zero == NULL else <size_t>(zero - data))
+
+    cdef size_t measure(self) noexcept nogil:
+        cdef size_t total = 0
+        cdef size_t i
+        for i in range(<size_t>self.matrix.shape[0]):
+            total += 4 + self.row(i).nbytes
+        return total
+
+    cdef size_t framed_size(self) noexcept nogil:
+        return self.nbytes
+
+    cdef void write_framed(self, char* to) noexcept nogil:
+        cdef Item row
+        cdef size_t i
+        for i in range(<size_t>self.matrix.shape[0]):
+            row = self.row(i)
+            to = put_framed(to, row.data, row.nbytes)

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, cast
 
 from kfs import errors
 from kfs._fast.response import reserve_response, write_response
+from kfs._fast.strings import Rows
 from kfs._fast.wire import Request
 from kfs.datatypes import DATATYPES
 from kfs.errors import ServingError
 from kfs.signature import Signature, TensorSpec
-from kfs.tensors.arrays import Array, StringTensor, Tensor, TensorMap, array_over, cut_rows
+from kfs.tensors.arrays import Array, StringTensor, Tensor, TensorMap, array_over
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,7 +73,7 @@ def write_answer(
 
 def has_place(spec: TensorSpec) -> bool:
     """Whether the place of this output in a message is known before its values are."""
-    return spec.nbytes is not None and not _is_string(spec)
+    return spec.nbytes is not None and not _is_named_as_strings(spec)
 
 
 def reserve_answer(
@@ -98,13 +99,18 @@ def _output(spec: TensorSpec, tensor: Tensor) -> tuple[str, str, tuple[int, ...]
     """What the response says of one output: name, datatype, shape and data."""
     if isinstance(tensor, StringTensor):
         return spec.name, "BYTES", tensor.shape, tensor.strings
-    if _is_string(spec):
-        return spec.name, "BYTES", tensor.shape[:1], cut_rows(tensor)
+    if _is_named_as_strings(spec) and _has_width(tensor):
+        return spec.name, "BYTES", tensor.shape[:1], Rows(cast("Buffer", tensor))
     return spec.name, spec.datatype.name, tensor.shape, cast("Buffer", tensor)
 
 
-def _is_string(spec: TensorSpec) -> bool:
-    """Whether rows of characters are sent as strings, as OpenVINO Model Server does by the name."""
+def _is_named_as_strings(spec: TensorSpec) -> bool:
+    """Whether it has the legacy form of strings: rows that end with a zero or with the row."""
     return (
         spec.datatype is _UINT8 and len(spec.shape) == 2 and spec.name.lower().endswith("_string")
     )
+
+
+def _has_width(rows: Array) -> bool:
+    """Rows of no width are numbers: billions of them, of no memory, would be as many strings."""
+    return rows.shape[1] > 0 or rows.shape[0] == 0

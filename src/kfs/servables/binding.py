@@ -7,13 +7,14 @@ those of OpenVINO Model Server.
 
 from __future__ import annotations
 
+import math
 import sys
 
 from kfs import errors
 from kfs._fast import contents
 from kfs._fast.strings import StringArray
 from kfs._fast.wire import InputTensor, Request
-from kfs.datatypes import DATATYPES, Datatype
+from kfs.datatypes import DATATYPES
 from kfs.errors import ServingError, Status, ValueRangeError
 from kfs.signature import Dim, Signature, TensorSpec, format_shape
 from kfs.tensors.arrays import StringTensor, Tensor, TensorMap, array_over
@@ -105,7 +106,7 @@ def _bind_numbers(request: Request, index: int, spec: TensorSpec) -> Tensor:
     n_values = _product(tensor.shape, spec)
     if request.n_raw:
         view = contents.raw_view(request, index)
-        expected = _nbytes(n_values, datatype, spec)
+        expected = _nbytes(n_values, spec)
         if view.nbytes != expected:
             raise _fault(
                 errors.INVALID_CONTENT_SIZE,
@@ -162,17 +163,17 @@ def _check_batch(size: int, spec: TensorSpec) -> None:
 
 
 def _product(shape: tuple[int, ...], spec: TensorSpec) -> int:
-    product = 1
-    for size in shape:
-        product *= size
-    # Zero anywhere makes the product zero, however large the others are.
+    product = math.prod(shape)
     if product > sys.maxsize:
         raise _fault(errors.INVALID_CONTENT_SIZE, "Shape dimensions overflow", spec)
+    # numpy has no arrays of which the other dimensions, beside a zero, could not be addressed.
+    if not product:
+        _nbytes(math.prod(filter(None, shape)), spec)
     return product
 
 
-def _nbytes(n_values: int, datatype: Datatype, spec: TensorSpec) -> int:
-    nbytes = n_values * datatype.itemsize
+def _nbytes(n_values: int, spec: TensorSpec) -> int:
+    nbytes = n_values * spec.datatype.itemsize
     if nbytes > sys.maxsize:
         raise _fault(errors.INVALID_CONTENT_SIZE, "Shape too large", spec)
     return nbytes

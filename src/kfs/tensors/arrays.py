@@ -36,8 +36,3 @@ def array_over(view: TensorView, datatype: Datatype, shape: tuple[int, ...]) -> 
     # numpy lists types of its own where it takes any buffer.
     array: Array = np.ndarray(shape, datatype.numpy, view)  # type: ignore[arg-type]
     return array
-
-
-def cut_rows(rows: Array) -> list[bytes]:
-    """The legacy string form back to elements: each row of a 2-D U8 array up to its first NUL."""
-    return [row.tobytes().partition(b"\0")[0] for row in rows]

@@ -18,6 +18,7 @@ FORMATS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("TensorFlow Lite", (".tflite",)),
 )
 MAPPING_FILE = "mapping_config.json"
+_SAVED_MODEL = "saved_model.pb"
 
 
 def find_model_file(folder: Path) -> Path:
@@ -31,7 +32,11 @@ def find_model_file(folder: Path) -> Path:
     if folder.is_file():
         return _check_single_file(folder)
     try:
-        files = sorted(path for path in folder.iterdir() if path.is_file())
+        # TensorFlow saves other .pb files beside the one that is the model.
+        files = sorted(
+            (path for path in folder.iterdir() if path.is_file()),
+            key=lambda path: (path.name != _SAVED_MODEL, path),
+        )
     except OSError as error:
         raise ModelLoadError(f"cannot read {folder}: {error.strerror}") from None
     by_suffix: dict[str, Path] = {}
@@ -39,8 +44,7 @@ def find_model_file(folder: Path) -> Path:
         by_suffix.setdefault(path.suffix.lower(), path)
     for _, suffixes in FORMATS:
         if all(suffix in by_suffix for suffix in suffixes):
-            path = by_suffix[suffixes[0]]
-            return path.parent if path.name == "saved_model.pb" else path
+            return _path_to_read(by_suffix[suffixes[0]])
     wanted = "; ".join(f"{' + '.join(suffixes)} ({name})" for name, suffixes in FORMATS)
     found = ", ".join(path.name for path in files) or "no file"
     raise ModelLoadError(f"no model in {folder}: found {found}; expected one of {wanted}")
@@ -55,10 +59,13 @@ def _check_single_file(path: Path) -> Path:
                         f"{path} is one half of a model ({name}); {path.with_suffix(suffix).name} "
                         "is missing beside it"
                     )
-            first = path.with_suffix(suffixes[0]) if len(suffixes) > 1 else path
-            return first.parent if first.name == "saved_model.pb" else first
+            return _path_to_read(path.with_suffix(suffixes[0]) if len(suffixes) > 1 else path)
     wanted = ", ".join(suffix for _, suffixes in FORMATS for suffix in suffixes)
     raise ModelLoadError(f"{path} is no model: expected a folder, or a file with one of {wanted}")
+
+
+def _path_to_read(path: Path) -> Path:
+    return path.parent if path.name == _SAVED_MODEL else path
 
 
 @dataclass(frozen=True)
