@@ -21,7 +21,7 @@ class Stub:
     def __init__(self, channel: grpc.Channel) -> None:
         self.channel = channel
         for name in ("ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata",
-                     "ModelInfer"):  # fmt: skip
+                     "ModelInfer", "RepositoryIndex"):  # fmt: skip
             answer = getattr(pb, f"{name}Response")
             call = channel.unary_unary(
                 SERVICE + name,

@@ -118,15 +118,46 @@ def test_a_broken_file_changes_nothing_and_says_why(
     assert site.server.repository.reload_error is None
 
 
-def test_what_cannot_be_replaced_goes_on_as_it_was(site: Site) -> None:
+def test_what_cannot_be_replaced_goes_on_as_it_was_and_is_tried_again(site: Site) -> None:
     site.add("m", 1)
     stub = site.start()
-    site.models["m"]["plugin_config"] = {"NO_SUCH_PROPERTY": 1}
+    site.models["m"]["shape"] = {"told": "(1,10)"}
     site.write()
+    for _ in range(2):
+        site.poll()
+        assert site.server
+        assert ask(stub, "m") == 1
+        (line,) = stub.RepositoryIndex(pb.RepositoryIndexRequest()).models
+        assert (line.version, line.state) == ("1", "READY")
+        assert line.reason == "model m, version 1: shape of told: the model has only b"
+    (site.root / "m" / "1" / "mapping_config.json").write_text('{"inputs": {"b": "told"}}')
     site.poll()
+    metadata = stub.ModelMetadata(pb.ModelMetadataRequest(name="m"))
+    assert [spec.name for spec in metadata.inputs] == ["told"]
+    assert site.server.catalog.entry("m").error is None
+
+
+@pytest.mark.parametrize("place", ["missing", "empty", "broken"])
+def test_a_model_goes_on_from_its_old_place_until_the_new_one_has_it(
+    site: Site, place: str
+) -> None:
+    site.add("m", 1)
+    stub = site.start()
     assert site.server
-    assert ask(stub, "m") == 1
-    assert "has no property NO_SUCH_PROPERTY" in str(site.server.catalog.entry("m").error)
+    if place != "missing":
+        (site.root / "other").mkdir()
+    if place == "broken":
+        (site.root / "other" / "2").mkdir()
+    site.models["m"]["base_path"] = "other"
+    site.write()
+    for _ in range(2):
+        site.poll()
+        assert ask(stub, "m") == 1
+    shutil.rmtree(site.root / "other", ignore_errors=True)
+    plus(site.root / "other" / "2", 2)
+    site.poll()
+    assert ask(stub, "m") == 2
+    assert refusal(lambda: ask(stub, "m", "1"))[0] == "NOT_FOUND"
 
 
 def test_a_broken_file_ends_the_start(site: Site) -> None:

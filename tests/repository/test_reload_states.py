@@ -62,6 +62,8 @@ class Reload(RuleBasedStateMachine):
         #: What the server knows of the file, and what it serves.
         self.applied: dict[str, dict[str, Any]] = {}
         self.served: dict[str, Versions] = dict.fromkeys(NAMES, frozenset())
+        #: What each version that is served was loaded with.
+        self.made_of: dict[tuple[str, int], dict[str, Any]] = {}
         self.is_file_broken = False
         #: Whatever was in a file that was read.
         self.known: set[str] = set()
@@ -139,9 +141,10 @@ class Reload(RuleBasedStateMachine):
         wanted = self.applied if self.is_file_broken else dict(self.site.models)
         after = {name: self.expected(name, wanted) for name in NAMES}
         anew = {
-            name
-            for name in self.applied.keys() & wanted.keys()
-            if self.is_replaced(name, wanted[name]) and self.is_loadable(wanted[name])
+            (name, version)
+            for name in wanted
+            for version in self.served[name] & after[name]
+            if not self.is_current(name, version, wanted[name]) and self.is_loadable(wanted[name])
         }
         before = self.servables()
         with self.clients(after):
@@ -149,7 +152,15 @@ class Reload(RuleBasedStateMachine):
         now = self.servables()
         for name, version in before.keys() & now.keys():
             kept = before[name, version] is now[name, version]
-            assert kept != (name in anew), "loaded again if its options changed, only then"
+            is_anew = (name, version) in anew
+            assert kept != is_anew, "loaded again if its options changed, only then"
+        self.made_of = {
+            (name, version): self.made_of[name, version]
+            if (name, version) in before and (name, version) not in anew
+            else wanted[name]
+            for name, versions in after.items()
+            for version in versions
+        }
         self.applied, self.served = wanted, after
         self.known |= wanted.keys()
 
@@ -159,16 +170,15 @@ class Reload(RuleBasedStateMachine):
         config, there = wanted[name], self.there[name]
         served = self.served[name] & there
         policy = config["model_version_policy"]
-        loadable = there - self.broken if self.is_loadable(config) else set()
-        if name in self.applied and not self.is_replaced(name, config):
-            return chosen(policy, frozenset(loadable | served))
+        current = {version for version in served if self.is_current(name, version, config)}
+        can_be = current | (there - self.broken if self.is_loadable(config) else set())
         # What cannot be replaced goes on as it was.
-        kept = {v for v in served - loadable if is_choosable(policy, v)}
-        return chosen(policy, frozenset(loadable)) | kept
+        kept = {version for version in served - can_be if is_choosable(policy, version)}
+        return chosen(policy, frozenset(can_be)) | kept
 
-    def is_replaced(self, name: str, config: dict[str, Any]) -> bool:
+    def is_current(self, name: str, version: int, config: dict[str, Any]) -> bool:
         same = {"model_version_policy": None}
-        return {**self.applied[name], **same} != {**config, **same}
+        return {**self.made_of[name, version], **same} == {**config, **same}
 
     def is_loadable(self, config: dict[str, Any]) -> bool:
         return "plugin_config" not in config

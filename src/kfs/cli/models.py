@@ -25,7 +25,7 @@ def models(*, names: Sequence[str], as_json: bool, url: str, connect: Connect) -
     for row in rows:
         row["states"] = {model.version: model.state for model in index.get(row["name"], [])}
         reasons = [_reason(model) for model in index.get(row["name"], []) if model.reason]
-        row["error"] = "; ".join(reasons) or row["error"]
+        row["error"] = "; ".join(dict.fromkeys(reasons)) or row["error"]
     if as_json:
         click.echo(json.dumps(rows))
         return
@@ -41,7 +41,9 @@ def models(*, names: Sequence[str], as_json: bool, url: str, connect: Connect) -
 
 
 def _reason(model: Any) -> str:
-    return f"version {model.version}: {model.reason}" if model.version else model.reason
+    """Why a version is not served, or why a name goes on as it was."""
+    is_of_version = model.version and model.state != "READY"
+    return f"version {model.version}: {model.reason}" if is_of_version else model.reason
 
 
 def _versions(row: dict[str, Any]) -> str:

@@ -32,7 +32,7 @@ class Changes:
 def compare(before: Mapping[str, ModelSettings], after: Mapping[str, ModelSettings]) -> Changes:
     """The changes from one set of models to another."""
     both = before.keys() & after.keys()
-    replaced = frozenset(name for name in both if _needs_reload(before[name], after[name]))
+    replaced = frozenset(name for name in both if needs_reload(before[name], after[name]))
     return Changes(
         added=frozenset(after.keys() - before.keys()),
         replaced=replaced,
@@ -41,10 +41,15 @@ def compare(before: Mapping[str, ModelSettings], after: Mapping[str, ModelSettin
     )
 
 
-def _needs_reload(before: ModelSettings, after: ModelSettings) -> bool:
-    """Another version policy only adds and retires versions; anything else compiles anew."""
+def needs_reload(before: ModelSettings, after: ModelSettings) -> bool:
+    """Whether a model that was loaded with other settings has to be loaded again.
+
+    Another version policy only adds and retires versions; anything else compiles anew.
+    """
     policy = VersionPolicy()
-    return replace(before, version_policy=policy) != replace(after, version_policy=policy)
+    return before != after and (
+        replace(before, version_policy=policy) != replace(after, version_policy=policy)
+    )
 
 
 def settle(

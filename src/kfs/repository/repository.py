@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from kfs.errors import ModelLoadError
 from kfs.metrics.registry import Metrics
 from kfs.metrics.servables import ModelMetrics
 from kfs.repository.catalog import Catalog, Entry, Kind, VersionEntry
-from kfs.repository.changes import compare, settle
+from kfs.repository.changes import compare, needs_reload, settle
 from kfs.repository.config import ConfigError, Wanted, once_written
 from kfs.repository.graphs import Graphs, digest
 from kfs.repository.pipelines import Pipelines
@@ -90,7 +90,7 @@ class Repository:
                 self._apply(wanted)
                 return
         for settings in self._wanted.models.values():
-            self._sync(settings, replaced=False)
+            self._sync(settings)
         for name in [*self._pipelines.refresh(), *self._graphs.refresh()]:
             self._tell(name)
 
@@ -151,12 +151,14 @@ class Repository:
     def _apply(self, wanted: Wanted) -> None:
         wanted, errors = settle(self._wanted, wanted, self._kinds())
         changes = compare(self._wanted.models, wanted.models)
+        _log.info("Models added: %d, changed: %d, removed: %d",
+                  len(changes.added), len(changes.replaced), len(changes.removed))  # fmt: skip
         self._wanted = wanted
         self._close_storages(kept={str(model.base_path) for model in wanted.models.values()})
         for name in [*wanted.models, *wanted.broken]:
             self._catalog.add_name(name)
-        for name, settings in wanted.models.items():
-            self._sync(settings, replaced=name in changes.replaced)
+        for settings in wanted.models.values():
+            self._sync(settings)
         for name, error in wanted.broken.items():
             self._set_error(name, f"{name}: {error}")
         for name in changes.removed:
@@ -179,8 +181,8 @@ class Repository:
         return {name: version.kind for name, entry in snapshot.items()
                 for version in entry.versions.values()}  # fmt: skip
 
-    def _sync(self, settings: ModelSettings, *, replaced: bool) -> None:
-        """Load the versions that are wanted and not served, then retire the others."""
+    def _sync(self, settings: ModelSettings) -> None:
+        """Load the versions that are wanted and not served so, then retire the others."""
         name = settings.name
         storage = None
         try:
@@ -193,10 +195,11 @@ class Repository:
             self._set_error(name, f"model {name}: {error}")
             # A cloud that cannot be reached says nothing of what is there.
             if storage is None or not storage.is_remote:
-                self._retire(name)
+                self._retire_replaced(settings)
+                self._tell(name)
             return
-        served = set() if replaced else self._available(name).keys()
-        done, failed = set(served), dict[int, str]()
+        done = self._served_as(settings)
+        failed = dict[int, str]()
         while missing := settings.version_policy.choose(frozenset(there.keys() - failed)) - done:
             version = max(missing)
             reason = self._load(settings, version, storage, there[version])
@@ -206,11 +209,31 @@ class Repository:
                 failed[version] = reason
         self._note(settings, there, failed)
         wanted = settings.version_policy.choose(frozenset(there.keys() - failed))
-        for version, entry in self._available(name).items():
-            # What could not be replaced goes on as it was.
-            if version not in wanted and version not in failed:
-                entry.retire()
+        self._retire_replaced(settings, wanted, failed)
         self._tell(name)
+
+    def _served_as(self, settings: ModelSettings) -> set[int]:
+        """The versions that are served with these very settings."""
+        return {
+            version
+            for version, entry in self._available(settings.name).items()
+            if not needs_reload(_settings_of(entry), settings)
+        }
+
+    def _retire_replaced(
+        self, settings: ModelSettings, wanted: Set[int] = frozenset(), failed: Container[int] = ()
+    ) -> None:
+        """Retire the versions that are not wanted.
+
+        What could not be replaced goes on as it was: a version that failed, and one of another
+        place while nothing of the new place is served.
+        """
+        for version, entry in self._available(settings.name).items():
+            goes_on = version in failed or (
+                not wanted and _settings_of(entry).base_path != settings.base_path
+            )
+            if version not in wanted and not goes_on:
+                entry.retire()
 
     def _storage(self, base_path: str) -> Storage:
         if base_path not in self._storages:
@@ -270,3 +293,9 @@ class Repository:
         if self._told.get(name) != available:
             self._told[name] = available
             self._on_change(name, available)
+
+
+def _settings_of(entry: VersionEntry) -> ModelSettings:
+    """What an available version of a model was loaded with."""
+    assert isinstance(entry.servable, Model)
+    return entry.servable.settings

@@ -66,12 +66,14 @@ class ControlHandler:
                 answer.models.add(
                     name=name, state="UNAVAILABLE", reason=entry.error or "no version"
                 )
+            is_told = any(version.error for version in versions)
             for version in versions:
                 answer.models.add(
                     name=name,
                     version=str(version.version),
                     state=_index_state(version),
-                    reason=version.error or "",
+                    # Of what goes on as it was, why it could not be replaced.
+                    reason=version.error or (not is_told and entry.error) or "",
                 )
         if request.ready:
             kept = [model for model in answer.models if model.state == "READY"]

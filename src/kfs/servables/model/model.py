@@ -115,6 +115,7 @@ class Model(Servable):
     ) -> None:
         self.name = settings.name
         self.version = version
+        self.settings = settings
         self.metrics: ModelMetrics = metrics
         self._program = _Program(settings, folder, metrics)
         self.signature = self._program.compiled.signature
@@ -191,7 +192,6 @@ class AutoModel(Model):
         self, settings: ModelSettings, version: int, folder: Path, metrics: ModelMetrics
     ) -> None:
         super().__init__(settings, version, folder, metrics)
-        self._settings = settings
         self._folder = folder
         self._reshaping = threading.Lock()
         self._accepted = Signature.of(
@@ -203,8 +203,8 @@ class AutoModel(Model):
 
     def _accept(self, spec: TensorSpec) -> TensorSpec:
         """What may be sent: any size where it is `auto`."""
-        if "auto" in self._settings.shapes.values():
-            shape = self._settings.shapes.get(spec.name, self._settings.shapes.get(""))
+        if "auto" in self.settings.shapes.values():
+            shape = self.settings.shapes.get(spec.name, self.settings.shapes.get(""))
             return replace(spec, shape=(ANY,) * len(spec.shape)) if shape == "auto" else spec
         axis = spec.batch_axis
         dims = (ANY if index == axis else dim for index, dim in enumerate(spec.shape))
@@ -224,10 +224,10 @@ class AutoModel(Model):
         self._check_batches(tensors)
         shapes = {name: fixed(*tensor.shape) for name, tensor in tensors.items()}
         settings = replace(
-            self._settings,
+            self.settings,
             shapes=shapes,
             batch=None,
-            cache_dir=self._settings.cache_dir if self._settings.allow_cache else None,
+            cache_dir=self.settings.cache_dir if self.settings.allow_cache else None,
         )
         told = ", ".join(f"{name} {format_shape(shape)}" for name, shape in shapes.items())
         try:
@@ -241,7 +241,7 @@ class AutoModel(Model):
 
     def _check_batches(self, tensors: TensorMap) -> None:
         """With an `auto` batch, all inputs have that of the first."""
-        if self._settings.batch != "auto":
+        if self.settings.batch != "auto":
             return
         expected: int | None = None
         for spec in self._accepted.inputs:
