@@ -113,4 +113,5 @@ def _is_named_as_strings(spec: TensorSpec) -> bool:
 
 def _has_width(rows: Array) -> bool:
     """Rows of no width are numbers: billions of them, of no memory, would be as many strings."""
-    return rows.shape[1] > 0 or rows.shape[0] == 0
+    n_rows, width = rows.shape
+    return bool(width > 0 or n_rows == 0)
