@@ -16,6 +16,7 @@ from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.errors import ServingError
 from kfs.servables.base import CallContext
 from kfs.servables.model.model import _MIN_STRAIGHT_NBYTES
+from kfs.servables.model.slots import Slot
 from kfs.server.infer import InferHandler
 from kfs.settings import ModelSettings
 
@@ -75,6 +76,23 @@ def test_the_response_holds_what_the_model_computed(handler: InferHandler) -> No
     assert list(found) == ["plus", "sum"]
     assert np.array_equal(found["plus"], values(1) + 1)
     assert found["sum"] == pytest.approx(values(1).sum(), rel=1e-4)
+
+
+@pytest.mark.parametrize("model", ["sums", *IN_PLACE])
+def test_nothing_is_copied_from_the_slot(
+    handler: InferHandler, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(Slot, "output")
+    request = infer_request(model, "x", shape=SHAPE, raw=values(1).tobytes())
+    handler.infer(request.SerializeToString(), CallContext())
+
+
+def test_an_output_that_is_asked_for_twice_is_there_twice(handler: InferHandler) -> None:
+    request = infer_request("sums", "x", shape=SHAPE, raw=values(1).tobytes())
+    request.outputs.extend([pb.ModelInferRequest.InferRequestedOutputTensor(name="plus")] * 2)
+    answer = handler.infer(request.SerializeToString(), CallContext())
+    expected = (values(1) + 1).tobytes()
+    assert pb.ModelInferResponse.FromString(answer).raw_output_contents == [expected, expected]
 
 
 def test_an_input_that_is_the_output_is_copied(handler: InferHandler) -> None:

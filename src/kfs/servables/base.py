@@ -18,7 +18,7 @@ from kfs.servables.answers import select_outputs, write_answer
 from kfs.servables.binding import bind
 from kfs.servables.outline import Outline
 from kfs.servables.request_log import log_request
-from kfs.signature import Signature
+from kfs.signature import Signature, TensorSpec
 from kfs.tensors.arrays import TensorMap
 
 _log = logging.getLogger("kfs.server")
@@ -139,8 +139,20 @@ class Servable(ABC):
         tensors = self.bind(request)
         # Before inference: the request is what asks for something that no message can carry.
         wanted = select_outputs(request, self.signature)
+        return self._compute(tensors, wanted, request.id, call, stream=stream)
+
+    def _compute(
+        self,
+        tensors: TensorMap,
+        wanted: tuple[TensorSpec, ...],
+        id: str,
+        call: CallContext,
+        *,
+        stream: bool,
+    ) -> bytes:
+        """The answer with the outputs that are wanted."""
         outputs = self.infer(tensors, call)
-        return write_answer(self.name, self.version, request.id, wanted, outputs, stream=stream)
+        return write_answer(self.name, self.version, id, wanted, outputs, stream=stream)
 
     def stream(
         self, requests: Iterator[Request | ServingError], new_context: NewContext, sink: StreamSink

@@ -29,18 +29,19 @@ _CACHE = "CACHE_DIR"
 
 @dataclass(frozen=True)
 class Compiled:
-    """A compiled model, and its tensors in OpenVINO's own order."""
+    """A compiled model, and its tensors in OpenVINO's own order.
+
+    Attributes:
+        passed: the indices of outputs that are an input as it is: OpenVINO has one tensor for
+            both then.
+    """
 
     model: Any
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    passed: frozenset[int]
     n_slots: int
     n_streams: int
-
-    def is_input(self, index: int) -> bool:
-        """Whether this output is an input as it is: OpenVINO has one tensor for both then."""
-        result = self.model.outputs[index].get_node()
-        return str(result.input_value(0).get_node().get_type_name()) == "Parameter"
 
     @property
     def signature(self) -> Signature:
@@ -92,6 +93,7 @@ def compile_model(settings: ModelSettings, folder: Path) -> Compiled:
     model = prepare(model, settings, names)
     inputs = _specs(model.inputs, names.inputs, path, "input")
     outputs = _specs(model.outputs, names.outputs, path, "output")
+    passed = _passed(model)
     properties = plugin_properties(settings)
     try:
         compiled = _compile(model, settings.target_device, properties)
@@ -104,7 +106,15 @@ def compile_model(settings: ModelSettings, folder: Path) -> Compiled:
     n_slots = settings.nireq or max(optimal, 1)
     if n_slots > _MAX_SLOTS:
         raise ModelLoadError(f"nireq is {n_slots}; at most {_MAX_SLOTS} are allowed")
-    return Compiled(compiled, inputs, outputs, n_slots, _count_streams(compiled))
+    return Compiled(compiled, inputs, outputs, passed, n_slots, _count_streams(compiled))
+
+
+def _passed(model: Any) -> frozenset[int]:
+    """What `Compiled.passed` tells; a compiled model no longer says what an output comes from."""
+    sources = [output.get_node().input_value(0).get_node() for output in model.outputs]
+    return frozenset(
+        index for index, node in enumerate(sources) if node.get_type_name() == "Parameter"
+    )
 
 
 def _count_streams(compiled: Any) -> int:

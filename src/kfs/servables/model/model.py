@@ -14,7 +14,7 @@ from kfs._fast.wire import Request
 from kfs.datatypes import DATATYPES
 from kfs.errors import ModelLoadError, ServingError
 from kfs.metrics.servables import ModelMetrics, elapsed_us
-from kfs.servables.answers import has_place, reserve_answer, select_outputs
+from kfs.servables.answers import has_place, reserve_answer
 from kfs.servables.base import CallContext, Servable
 from kfs.servables.binding import bind
 from kfs.servables.model.compile import Compiled, compile_model, is_alias_safe
@@ -68,7 +68,7 @@ class _Program:
         fixed = {
             spec: index
             for index, spec in self.served_outputs
-            if has_place(spec) and not self.compiled.is_input(index)
+            if has_place(spec) and index not in self.compiled.passed
         }
         if sum(spec.nbytes or 0 for spec in fixed) < _MIN_STRAIGHT_NBYTES:
             return {}
@@ -141,13 +141,21 @@ class Model(Servable):
         model._log_loaded()
         return model
 
-    def _answer(self, request: Request, call: CallContext, *, stream: bool) -> bytes:
-        wanted = select_outputs(request, self.signature)
+    def _compute(
+        self,
+        tensors: TensorMap,
+        wanted: tuple[TensorSpec, ...],
+        id: str,
+        call: CallContext,
+        *,
+        stream: bool,
+    ) -> bytes:
         straight = self._program.straight_outputs
-        if self.is_auto or not straight or not all(spec.name in straight for spec in wanted):
-            return super()._answer(request, call, stream=stream)
-        tensors = self.bind(request)
-        answer, places = reserve_answer(self.name, self.version, request.id, wanted, stream=stream)
+        names = {spec.name for spec in wanted}
+        # An output that is wanted twice has two places, of which OpenVINO would fill one.
+        if self.is_auto or not names <= straight.keys() or len(names) != len(wanted):
+            return super()._compute(tensors, wanted, id, call, stream=stream)
+        answer, places = reserve_answer(self.name, self.version, id, wanted, stream=stream)
         self.metrics.current.inc()
         call.on_close(self.metrics.current.dec)
         indices = [straight[spec.name] for spec in wanted]
