@@ -254,6 +254,7 @@ def test_help_names_every_flag_but_those_never_served() -> None:
         (["nope"], 64, "No such command"),
         (["serve", "--nope"], 64, "No such option"),
         (["serve", "--model_name", "m"], 64, "--model_name needs --model_path"),
+        (["serve", "--model_name", "", "--model_path", "p"], 64, "--model_name is empty"),
         (["serve", "--model-path", "p"], 64, "--model_path needs --model_name"),
         (["serve", "--port", "65536"], 64, "65536"),
         (["serve", "--plugin_config", "{"], 64, "this is not JSON"),

@@ -7,6 +7,7 @@ expected and what was found.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -113,9 +114,12 @@ def parse_numbers(text: str) -> tuple[float, ...]:
     told = text.strip()
     inner = told[1:-1] if told[:1] + told[-1:] in ("[]", "()") else told
     try:
-        return tuple(float(part) for part in inner.split(","))
+        numbers = tuple(float(part) for part in inner.split(","))
     except ValueError:
-        raise ValueError(f"expected a number, or [a,b,c]; found {text!r}") from None
+        numbers = (math.nan,)
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"expected a number, or [a,b,c]; found {text!r}")
+    return numbers
 
 
 def parse_color_format(text: str) -> Conversion:

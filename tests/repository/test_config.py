@@ -106,7 +106,12 @@ def test_the_first_of_two_with_one_name_is_served(
     ("document", "message"),
     [
         ("{", "is not JSON: Expecting property name"),
-        ("[]", "the file: Input should be a valid dictionary"),
+        ("[]", "the file: Input should be an object; found []"),
+        ({"model_config_list": [{"config": 1}]}, "model_config_list[0].config: Input should be an "
+         "object; found 1"),
+        ('{"model_config_list": [], "x": NaN}', "is not JSON: NaN is no JSON number"),
+        (models({"name": ""}), "model_config_list[0].config.name: String should have at least 1 "
+         "character"),
         ({}, "model_config_list: Field required"),
         ({**models(), "models": []}, "models: this key is not allowed here"),
         (models({"base_path": "m"}), "model_config_list[0].config.name: Field required"),
@@ -119,7 +124,7 @@ def test_the_first_of_two_with_one_name_is_served(
         (models({"name": "m", "shape": {"a": 1}}), "model_config_list[0].config.shape.a: Input "
          "should be a valid string; found 1"),
         (models({"name": "m", "shape": [1, 2]}), "model_config_list[0].config.shape: Input should "
-         "be a valid string or Input should be a valid dictionary; found [1, 2]"),
+         "be a valid string or Input should be an object; found [1, 2]"),
         (models({"name": "m", "plugin_config": {"X": {}}}), "model_config_list[0].config."
          "plugin_config.X: "),
         ({**models(), "custom_node_library_config_list": [{"name": "l"}]},
@@ -132,6 +137,9 @@ def test_the_first_of_two_with_one_name_is_served(
         ({**models(), "pipeline_config_list": [{"name": "p", "inputs": [], "outputs": [], "nodes":
          [], "demultiply_count": 10001}]},
          "pipeline_config_list[0].demultiply_count: Input should be less than or equal to 10000"),
+        ({**models(), "pipeline_config_list": [{"name": "p", "inputs": [], "outputs": [{}],
+         "nodes": []}]}, "pipeline_config_list[0].outputs[0]: Input should be an object with one "
+         "key; found {}"),
     ],
 )  # fmt: skip
 def test_a_broken_file_is_told_with_the_place(

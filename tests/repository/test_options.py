@@ -80,6 +80,8 @@ def test_numbers() -> None:
     assert parse_numbers("[1,2.5,3]") == parse_numbers("(1,2.5,3)") == (1, 2.5, 3)
     with pytest.raises(ValueError, match="expected a number"):
         parse_numbers("[1,b]")
+    with pytest.raises(ValueError, match="expected a number"):
+        parse_numbers("nan")
 
 
 def test_colours_are_told_model_first_and_precisions_client_first() -> None:

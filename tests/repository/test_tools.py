@@ -37,8 +37,8 @@ def test_check_shows_what_would_be_served(folder: Path) -> None:
     assert done.exit_code == 0, done.output
     rows = [line.split() for line in done.output.splitlines() if line.startswith("good")]
     assert rows == [
-        ["good", "1", "ok", "b", "FP32", "(1,10)", "a", "FP32", "(1,10)"],
-        ["good", "2", "ok", "b", "FP32", "(2,10)", "a", "FP32", "(2,10)"],
+        ["good", "1", "b", "FP32", "(1,10)", "a", "FP32", "(1,10)", "ok"],
+        ["good", "2", "b", "FP32", "(2,10)", "a", "FP32", "(2,10)", "ok"],
     ]
     assert "Everything is fine" in done.output
 
@@ -51,11 +51,16 @@ def test_check_finds_every_fault(folder: Path) -> None:
         {"name": "nowhere", "base_path": "nowhere"},
         {"name": "shaped", "base_path": "good", "shape": {"x": "(1,10)"}},
         {"name": "laid", "base_path": "good", "layout": "XX"},
+        {"name": "hinted", "base_path": "good", "plugin_config": {"PERFORMANCE_HINT": "FAST"}},
     )
     assert done.exit_code == 1
     for told in ("OpenVINO cannot read", "No such file", "shape of x: the model has only b",
-                 "layout: expected a layout", "4 of 5 cannot be served"):  # fmt: skip
+                 "layout: expected a layout", "Wrong value FAST",
+                 "5 of 6 cannot be served"):  # fmt: skip
         assert told in done.output
+    (good,) = (line for line in done.stdout.splitlines() if line.startswith("good"))
+    assert len(good) < 80, "a long fault makes no other line long"
+    assert "Exception from" not in done.output, "nothing of places in sources"
 
 
 def test_check_names_the_place_in_a_broken_file(folder: Path) -> None:

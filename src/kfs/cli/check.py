@@ -71,7 +71,8 @@ def _look_at(name: str, entry: Entry) -> Iterator[_Finding]:
     versions = sorted(entry.versions.values(), key=lambda version: version.version)
     failed = [version.error for version in versions if version.error is not None]
     if not failed and (entry.error is not None or not versions):
-        yield _Finding(name, error=entry.error or "no version to serve")
+        error = entry.error or "no version to serve"
+        yield _Finding(name, error=error.removeprefix(f"{name}: "))
     for version in versions:
         text = str(version.version) if version.kind.has_versions else ""
         yield _Finding(name, text, version.error or "", version.servable)
@@ -80,8 +81,8 @@ def _look_at(name: str, entry: Entry) -> Iterator[_Finding]:
 def _report(config_path: Path, findings: list[_Finding]) -> None:
     print_table(
         f"What {config_path} would serve",
-        ["name", "version", "result", "inputs", "outputs"],
-        [[found.name, found.version, found.error or "ok", *_tensors(found.servable)]
+        ["name", "version", "inputs", "outputs", "result"],
+        [[found.name, found.version, *_tensors(found.servable), found.error or "ok"]
          for found in findings],
     )  # fmt: skip
     for found in findings:

@@ -350,6 +350,8 @@ def _refuse_flags_of_models(graph: GraphSettings) -> None:
 
 
 def _choose_model(name: str | None, path: str | None) -> tuple[str, Path | str]:
+    if name == "":
+        raise click.UsageError("--model_name is empty; it is the name that clients use")
     if name is not None and path is not None:
         try:
             return name, resolve_path(path, Path.cwd())

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
@@ -31,6 +31,7 @@ _WRITER_WAIT_S = 1.0
 _LOOK_S = 0.01
 
 ByTensor = str | dict[str, str]
+Name = Annotated[str, Field(min_length=1)]  # the empty one stands for the server in health checks
 Count = Annotated[int, Field(ge=0)]
 Demultiply = Annotated[int, Field(ge=-1, le=10000)]
 
@@ -55,7 +56,7 @@ class _CustomLoaderOptions(BaseModel):
 
 
 class ModelConfig(_Closed):
-    name: str
+    name: Name
     base_path: str | None = None
     batch_size: Count | str | None = None
     shape: ByTensor | None = None
@@ -120,7 +121,7 @@ class Node(_Closed):
 
 
 class PipelineConfig(_Closed):
-    name: str
+    name: Name
     inputs: list[str]
     nodes: list[Node]
     outputs: list[SourceMap]
@@ -133,7 +134,7 @@ class LibraryConfig(_Closed):
 
 
 class GraphConfig(_Closed):
-    name: str
+    name: Name
     base_path: str | None = None
     graph_path: str | None = None
     subconfig: str | None = None
@@ -263,7 +264,7 @@ _File = TypeVar("_File", bound=_Closed)
 
 def _read(path: Path, kind: type[_File]) -> _File:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except ValueError as error:
@@ -272,6 +273,10 @@ def _read(path: Path, kind: type[_File]) -> _File:
         return kind.model_validate(document)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_told(error, document)}") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _wanted(file: ConfigFile, path: Path, defaults: ModelSettings) -> Wanted:
@@ -462,11 +467,21 @@ def _told(error: ValidationError, document: object) -> str:
     place, first = max(faults, key=lambda fault: fault[0].count(".") + fault[0].count("["))
     if first["type"] == "extra_forbidden":
         return f"{place}: this key is not allowed here"
-    messages = dict.fromkeys(fault["msg"] for other, fault in faults if other == place)
+    messages = dict.fromkeys(_message(fault) for other, fault in faults if other == place)
     message = " or ".join(messages).replace("Value error, ", "")
     if first["type"] in ("missing", "value_error"):
         return f"{place}: {message}"
     return f"{place}: {message}; found {_short(first['input'])}"
+
+
+def _message(fault: ErrorDetails) -> str:
+    """pydantic's, but in the words of JSON."""
+    match fault["type"]:
+        case "model_type" | "dict_type":
+            return "Input should be an object"
+        case "too_short" | "too_long":
+            return "Input should be an object with one key"
+    return fault["msg"]
 
 
 def _place(fault: ErrorDetails, document: object) -> str:

@@ -17,6 +17,7 @@ from kfs.datatypes import from_openvino
 from kfs.errors import ModelLoadError
 from kfs.servables.model.preparation import client_name, layout_of, prepare
 from kfs.servables.model.source import find_model_file, read_tensor_names
+from kfs.servables.model.words import words_of
 from kfs.settings import ModelSettings, PluginValue
 from kfs.signature import Dim, Signature, TensorSpec
 
@@ -75,7 +76,7 @@ def add_extension(library: Path) -> None:
     try:
         core().add_extension(str(library))
     except Exception as error:
-        raise ModelLoadError(f"cpu_extension {library}: {_one_line(error)}") from error
+        raise ModelLoadError(f"cpu_extension {library}: {words_of(error)}") from error
 
 
 def compile_model(settings: ModelSettings, folder: Path) -> Compiled:
@@ -89,7 +90,7 @@ def compile_model(settings: ModelSettings, folder: Path) -> Compiled:
     try:
         model = core().read_model(path, config=_reading(settings))
     except Exception as error:
-        raise ModelLoadError(f"OpenVINO cannot read {path}: {_one_line(error)}") from error
+        raise ModelLoadError(f"OpenVINO cannot read {path}: {words_of(error)}") from error
     model = prepare(model, settings, names)
     inputs = _specs(model.inputs, names.inputs, path, "input")
     outputs = _specs(model.outputs, names.outputs, path, "output")
@@ -101,7 +102,7 @@ def compile_model(settings: ModelSettings, folder: Path) -> Compiled:
     except Exception as error:
         raise ModelLoadError(
             f"OpenVINO cannot compile {path} for {settings.target_device} with {properties}: "
-            f"{_one_line(error)}"
+            f"{words_of(error)}"
         ) from error
     n_slots = settings.nireq or max(optimal, 1)
     if n_slots > _MAX_SLOTS:
@@ -134,7 +135,7 @@ def _compile(model: Any, device: str, properties: Mapping[str, PluginValue]) -> 
             raise
         uncached = {name: value for name, value in properties.items() if name != _CACHE}
         compiled = core().compile_model(model, device, uncached)
-        _log.warning("cache_dir %s cannot be used: %s", properties[_CACHE], _one_line(error))
+        _log.warning("cache_dir %s cannot be used: %s", properties[_CACHE], words_of(error))
         return compiled
 
 
@@ -197,7 +198,7 @@ def _known_properties(device: str) -> frozenset[str]:
     except Exception as error:
         devices = ", ".join(core().available_devices)
         raise ModelLoadError(
-            f"OpenVINO has no device {device} here; it has {devices}: {_one_line(error)}"
+            f"OpenVINO has no device {device} here; it has {devices}: {words_of(error)}"
         ) from error
 
 
@@ -227,10 +228,6 @@ def _dimensions(port: Any, path: Path, kind: str, name: str) -> list[Any]:
     if port.partial_shape.rank.is_dynamic:
         raise ModelLoadError(f"{path}: {kind} {name} has no fixed number of dimensions")
     return list(port.partial_shape)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(line.strip() for line in str(error).splitlines() if line.strip())
 
 
 def is_alias_safe(device: str) -> bool:

@@ -15,6 +15,7 @@ from openvino import preprocess as pre
 from kfs.errors import ModelLoadError
 from kfs.options import UNNAMED, Layout, Shape
 from kfs.servables.model.source import TensorNames
+from kfs.servables.model.words import words_of
 from kfs.settings import ModelSettings
 from kfs.signature import Dim, expand_layout
 
@@ -66,7 +67,7 @@ def prepare(model: ov.Model, settings: ModelSettings, names: TensorNames) -> ov.
         except Exception as error:
             raise ModelLoadError(
                 f"OpenVINO cannot give the model these shapes: {_told(inputs, sizes)}: "
-                f"{str(error).strip().splitlines()[-1]}"
+                f"{words_of(error)}"
             ) from error
     return model
 
@@ -126,7 +127,7 @@ def _preprocess(
     except Exception as error:
         raise ModelLoadError(
             f"OpenVINO cannot apply layout, mean, scale, color_format or precision: "
-            f"{str(error).strip().splitlines()[-1]}"
+            f"{words_of(error)}"
         ) from error
 
 

@@ -18,6 +18,7 @@ from kfs._fast.strings import ITEMSIZE, StringArray
 from kfs.errors import ModelLoadError, ServingError
 from kfs.metrics.servables import ModelMetrics, elapsed_us
 from kfs.servables.base import CallContext
+from kfs.servables.model.words import words_of
 from kfs.tensors.arrays import Array, StringTensor, Tensor
 
 #: No outputs that go elsewhere.
@@ -59,14 +60,14 @@ class Slot:
             for index, tensor in enumerate(bound):
                 request.set_input_tensor(index, tensor)
         except Exception as error:
-            raise ServingError(errors.DESERIALIZATION_ERROR, _first_line(error)) from error
+            raise ServingError(errors.DESERIALIZATION_ERROR, words_of(error)) from error
         own = {index: request.get_output_tensor(index) for index in outputs}
         try:
             for index, array in outputs.items():
                 request.set_output_tensor(index, ov.Tensor(array, shared_memory=True))
             self._run()
         except Exception as error:
-            raise ServingError(errors.INFERENCE_ERROR, _first_line(error)) from error
+            raise ServingError(errors.INFERENCE_ERROR, words_of(error)) from error
         finally:
             for index, tensor in own.items():
                 request.set_output_tensor(index, tensor)
@@ -93,7 +94,7 @@ class Slot:
             array: Array = tensor.data
             return array
         except Exception as error:
-            raise ServingError(errors.SERIALIZATION_ERROR, _first_line(error)) from error
+            raise ServingError(errors.SERIALIZATION_ERROR, words_of(error)) from error
 
     def _wrap(self, tensor: Tensor) -> ov.Tensor:
         if isinstance(tensor, StringTensor):
@@ -140,13 +141,6 @@ def _read_strings(tensor: ov.Tensor) -> StringTensor:
     if tensor.size:
         tensor.copy_to(_string_tensor(strings, shape))
     return StringTensor(strings, shape)
-
-
-def _first_line(error: Exception) -> str:
-    """OpenVINO's message without the place in its sources that it begins with."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
-    return (told or lines or [type(error).__name__])[0]
 
 
 class Slots:
