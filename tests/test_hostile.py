@@ -387,6 +387,10 @@ PROMISES: dict[str, tuple[Callable[[], object], str]] = {
         lambda: raw_request("identity_FP32", "FP32", [1] * 1_000_000),
         "Invalid number of shape dimensions",
     ),
+    "inputs by the million": (
+        lambda: b"\x2a\0" * (10 * MIB),
+        "inputs at byte 2097153: more than 1048576 inputs",
+    ),
     "strings by the trillion": (
         lambda: raw_request("strings", "BYTES", [1 << 40], bytes(4)),
         "Expected: 1099511627776 values; Actual: 1 values",

@@ -295,3 +295,50 @@ def test_raw_framing(items: list[bytes], tail: bytes) -> None:
     request = read_request(data)
     assert (contents.raw_item_count(request, 0) == -1) == bool(tail)
     check_framing(request, 0, framed)
+
+
+MANY = 1 << 20
+
+
+def _field(number: int, data: bytes) -> bytes:
+    """A field of bytes, or a message."""
+    size, head = len(data), bytearray([number << 3 | 2])
+    while size > 0x7F:
+        head.append(size & 0x7F | 0x80)
+        size >>= 7
+    return bytes([*head, size]) + data
+
+
+@pytest.mark.parametrize(
+    ("part", "within", "path"),
+    [
+        (b"\x22\0", (), "parameters"),
+        (b"\x2a\0", (), "inputs"),
+        (b"\x32\0", (), "outputs"),
+        (b"\x3a\0", (), "raw_input_contents"),
+        (b"\x22\0", (5,), "inputs[0].parameters"),
+        (b"\x18\1", (5,), "inputs[0].shape"),
+        (b"\1", (5, 3), "inputs[0].shape"),
+        (b"\x12\0", (6,), "outputs[0].parameters"),
+    ],
+)
+def test_parts_by_the_million_are_refused(part: bytes, within: tuple[int, ...], path: str) -> None:
+    def message(count: int) -> bytes:
+        data = part * count
+        for number in reversed(within):
+            data = _field(number, data)
+        return data
+
+    read_request(message(MANY - 1))
+    with pytest.raises(WireError, match="more than 1048576 inputs, outputs") as caught:
+        read_request(message(MANY + 1))
+    assert caught.value.path == path
+
+
+@pytest.mark.parametrize(
+    "value", [b"\x42\0", b"\x10\1", b"\x12\0"], ids=["element", "number", "empty run"]
+)
+def test_values_on_their_own_are_bounded(value: bytes) -> None:
+    with pytest.raises(WireError, match="more than 33554432 elements of BYTES") as caught:
+        read_request(_field(5, _field(5, value * (32 * MANY + 1))))
+    assert caught.value.path.startswith("inputs[0].contents.")

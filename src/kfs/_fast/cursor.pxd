@@ -29,6 +29,8 @@ cdef enum Status:
     BAD_LENGTH = 7
     BAD_PACKING = 8
     BAD_UTF8 = 9
+    MANY_PARTS = 10
+    MANY_VALUES = 11
 
 cdef enum WireType:
     VARINT = 0

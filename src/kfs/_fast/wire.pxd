@@ -1,18 +1,18 @@
 """A ModelInferRequest, read but not copied."""
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint8_t, uint32_t
 
-# A run of values of one contents field.
+# A run of values of one contents field. There may be millions, each of a value, so they are small.
 cdef struct Chunk:
-    uint32_t field
-    bint packed
-    size_t offset
-    size_t nbytes
-    size_t count
+    uint8_t field
+    uint8_t packed
+    uint32_t offset
+    uint32_t nbytes
+    uint32_t count
 
 cdef struct Span:
-    size_t offset
-    size_t nbytes
+    uint32_t offset
+    uint32_t nbytes
 
 
 cdef class InputTensor:
@@ -26,7 +26,7 @@ cdef class InputTensor:
     cdef size_t n_chunks
     cdef size_t max_chunks
 
-    cdef int add_chunk(self, uint32_t field, bint packed, size_t offset, size_t nbytes,
+    cdef int add_chunk(self, uint8_t field, bint packed, size_t offset, size_t nbytes,
                        size_t count) except -1
 
 

@@ -55,6 +55,10 @@ class Request:
 def read_request(data: bytes) -> Request:
     """Read a serialized ModelInferRequest in one pass, as protobuf would.
 
+    Unlike protobuf it refuses what would take many times the message's own memory: inputs,
+    outputs, parameters, dimensions and raw contents beyond a million together, and beyond 32 Mi
+    elements of BYTES and numbers that are not packed.
+
     Raises:
         WireError: the bytes are not such a message; with the path and the offset of the fault.
     """

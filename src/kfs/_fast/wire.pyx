@@ -17,11 +17,19 @@ from libc.string cimport memcpy
 
 from kfs._fast.cursor cimport (
     BAD_GROUP, BAD_LENGTH, BAD_PACKING, BAD_TAG, BAD_UTF8, BAD_WIRE_TYPE, DEEP_GROUP, DELIMITED,
-    FIXED32, FIXED64, LONG_VARINT, MAX_DEPTH, OK, TRUNCATED, VARINT, Cursor, Status, count_varints,
-    read_span, read_tag, read_varint, skip_field, skip_fixed,
+    FIXED32, FIXED64, LONG_VARINT, MANY_PARTS, MANY_VALUES, MAX_DEPTH, OK, TRUNCATED, VARINT,
+    Cursor, Status, count_varints, read_span, read_tag, read_varint, skip_field, skip_fixed,
 )
 
 from kfs.errors import WireError
+
+
+# Two bytes of a message can be one of these, and take a hundred here, so they are bounded. Parts
+# are inputs, outputs, parameters, dimensions and raw contents; values have a place of their own
+# each: elements of BYTES, and numbers that are not packed.
+cdef enum:
+    MAX_PARTS = 1 << 20
+    MAX_VALUES = 1 << 25
 
 
 class Parameter(NamedTuple):
@@ -41,6 +49,8 @@ cdef dict REASONS = {
     BAD_LENGTH: "a length of more than 2 GiB",
     BAD_PACKING: "packed values whose size is no multiple of theirs",
     BAD_UTF8: "a string that is not UTF-8",
+    MANY_PARTS: f"more than {MAX_PARTS} inputs, outputs, parameters, dimensions and raw contents",
+    MANY_VALUES: f"more than {MAX_VALUES} elements of BYTES, or values that are not packed",
 }
 
 cdef tuple CONTENTS_FIELDS = (
@@ -63,7 +73,7 @@ cdef class InputTensor:
     def __dealloc__(self):
         PyMem_Free(self.chunks)
 
-    cdef int add_chunk(self, uint32_t field, bint packed, size_t offset, size_t nbytes,
+    cdef int add_chunk(self, uint8_t field, bint packed, size_t offset, size_t nbytes,
                        size_t count) except -1:
         cdef Chunk* grown
         if self.n_chunks == self.max_chunks:
@@ -72,7 +82,8 @@ cdef class InputTensor:
                 raise MemoryError
             self.chunks = grown
             self.max_chunks = 2 * self.max_chunks + 1
-        self.chunks[self.n_chunks] = Chunk(field, packed, offset, nbytes, count)
+        self.chunks[self.n_chunks] = Chunk(
+            field, packed, <uint32_t>offset, <uint32_t>nbytes, <uint32_t>count)
         self.n_chunks += 1
         return 0
 
@@ -99,7 +110,7 @@ cdef class Request:
                 raise MemoryError
             self.raw = grown
             self.max_raw = 2 * self.max_raw + 1
-        self.raw[self.n_raw] = Span(offset, nbytes)
+        self.raw[self.n_raw] = Span(<uint32_t>offset, <uint32_t>nbytes)
         self.n_raw += 1
         return 0
 
@@ -119,6 +130,14 @@ cdef class Reader:
     cdef Request request
     cdef list inputs
     cdef list outputs
+    cdef size_t n_parts
+    cdef size_t n_values
+
+    cdef int part(self, Cursor* c, Cursor* span, str path) except -1:
+        """The bytes of one more part."""
+        self.n_parts += 1
+        self.check(MANY_PARTS if self.n_parts > MAX_PARTS else read_span(c, span), c, path)
+        return 0
 
     cdef int check(self, Status status, Cursor* c, str path) except -1:
         """The one place that turns a status into an exception."""
@@ -151,18 +170,18 @@ cdef class Reader:
             elif field == 3:
                 request.id = self.text(&c, "id")
             elif field == 4:
-                self.check(read_span(&c, &span), &c, "parameters")
+                self.part(&c, &span, "parameters")
                 if request.parameters is NO_PARAMETERS:
                     request.parameters = {}
                 self.parameter(span, request.parameters, "parameters", MAX_DEPTH - 1)
             elif field == 5:
-                self.check(read_span(&c, &span), &c, "inputs")
+                self.part(&c, &span, "inputs")
                 self.input(span)
             elif field == 6:
-                self.check(read_span(&c, &span), &c, "outputs")
+                self.part(&c, &span, "outputs")
                 self.output(span)
             else:
-                self.check(read_span(&c, &span), &c, "raw_input_contents")
+                self.part(&c, &span, "raw_input_contents")
                 request.add_raw(span.at - self.start, span.end - span.at)
         return 0
 
@@ -187,24 +206,21 @@ cdef class Reader:
             elif field == 2 and wire_type == DELIMITED:
                 tensor.datatype = self.input_text(&c, "datatype")
             elif field == 3 and wire_type in (VARINT, DELIMITED):
-                status = read_shape(&c, wire_type, shape)
+                status = read_shape(&c, wire_type, shape, &self.n_parts)
                 if status != OK:
                     self.check(status, &c, self.path("inputs", "shape"))
-            elif field in (4, 5) and wire_type == DELIMITED:
+            elif field == 4 and wire_type == DELIMITED:
+                path = self.path("inputs", "parameters")
+                self.part(&c, &span, path)
+                if tensor.parameters is NO_PARAMETERS:
+                    tensor.parameters = {}
+                self.parameter(span, tensor.parameters, path, MAX_DEPTH - 2)
+            elif field == 5 and wire_type == DELIMITED:
                 status = read_span(&c, &span)
                 if status != OK:
-                    self.check(
-                        status, &c, self.path("inputs", "contents" if field == 5 else "parameters")
-                    )
-                if field == 5:
-                    tensor.has_contents = True
-                    self.contents(span, tensor)
-                else:
-                    if tensor.parameters is NO_PARAMETERS:
-                        tensor.parameters = {}
-                    self.parameter(
-                        span, tensor.parameters, self.path("inputs", "parameters"), MAX_DEPTH - 2
-                    )
+                    self.check(status, &c, self.path("inputs", "contents"))
+                tensor.has_contents = True
+                self.contents(span, tensor)
             else:
                 status = skip_field(&c, field, wire_type, MAX_DEPTH - 1)
                 if status != OK:
@@ -233,8 +249,8 @@ cdef class Reader:
             if field == 1 and wire_type == DELIMITED:
                 name = self.text(&c, self.path("outputs", "name"))
             elif field == 2 and wire_type == DELIMITED:
-                self.check(read_span(&c, &span), &c, path)
                 # Read for its faults; nothing is asked of an output but its name.
+                self.part(&c, &span, self.path("outputs", "parameters"))
                 self.parameter(span, {}, self.path("outputs", "parameters"), MAX_DEPTH - 2)
             else:
                 self.check(skip_field(&c, field, wire_type, MAX_DEPTH - 1), &c, path)
@@ -303,23 +319,25 @@ cdef class Reader:
         while c.at != c.end:
             status = read_tag(&c, &field, &wire_type)
             if status == OK and 1 <= field <= 8 and is_contents(field, wire_type):
+                count = 1
                 if wire_type == DELIMITED:
                     status = read_span(&c, &span)
-                    count = 1
                     if status == OK and field != 8:
                         begin = span.at
                         status = count_packed(&span, field, &count)
                         if status != OK:
                             c.at = span.at
                         span.at = begin
-                    if status == OK:
-                        tensor.add_chunk(
-                            field, True, span.at - self.start, span.end - span.at, count)
                 else:
-                    begin = c.at
+                    span.at = c.at
                     status = skip_field(&c, field, wire_type, 0)
-                    if status == OK:
-                        tensor.add_chunk(field, False, begin - self.start, c.at - begin, 1)
+                    span.end = c.at
+                self.n_values += 1
+                if status == OK and self.n_values > MAX_VALUES:
+                    status = MANY_VALUES
+                if status == OK:
+                    tensor.add_chunk(field, wire_type == DELIMITED, span.at - self.start,
+                                     span.end - span.at, count)
                 if status != OK:
                     self.check(
                         status, &c, self.path("inputs", f"contents.{CONTENTS_FIELDS[field]}"))
@@ -353,22 +371,27 @@ cdef inline Status count_packed(Cursor* span, uint32_t field, size_t* count) noe
     return OK
 
 
-cdef Status read_shape(Cursor* c, uint32_t wire_type, list shape):
+cdef Status read_shape(Cursor* c, uint32_t wire_type, list shape, size_t* n_parts):
     cdef Cursor span
-    cdef uint64_t size = 0
     cdef Status status
     if wire_type == VARINT:
-        status = read_varint(c, &size)
-        if status == OK:
-            shape.append(<int64_t>size)
-        return status
+        return read_dimension(c, shape, n_parts)
     status = read_span(c, &span)
     while status == OK and span.at != span.end:
-        status = read_varint(&span, &size)
-        if status == OK:
-            shape.append(<int64_t>size)
-        else:
+        status = read_dimension(&span, shape, n_parts)
+        if status != OK:
             c.at = span.at
+    return status
+
+
+cdef Status read_dimension(Cursor* c, list shape, size_t* n_parts):
+    cdef uint64_t size = 0
+    cdef Status status = read_varint(c, &size)
+    n_parts[0] += 1
+    if status == OK and n_parts[0] > MAX_PARTS:
+        return MANY_PARTS
+    if status == OK:
+        shape.append(<int64_t>size)
     return status
 
 
@@ -382,6 +405,8 @@ def read_request(bytes data not None):
     reader.outputs = []
     c.at = reader.start = <const uint8_t*>PyBytes_AS_STRING(data)
     c.end = c.at + PyBytes_GET_SIZE(data)
+    # As protobuf; offsets within the message have 32 bits.
+    reader.check(BAD_LENGTH if PyBytes_GET_SIZE(data) > 0x7FFFFFFF else OK, &c, "")
     reader.message(c)
     request.inputs = tuple(reader.inputs)
     request.outputs = tuple(reader.outputs)
