@@ -107,6 +107,8 @@ class Server:
         """
         if self.settings.cpu_extension is not None:
             add_extension(self.settings.cpu_extension)
+        if self.settings.defaults.cache_dir is not None:
+            _log.info("Model cache is enabled: %s", self.settings.defaults.cache_dir)
         self.repository.load()
         named = [model.name for model in self.settings.models]
         named += [graph.name for graph in self.settings.graphs]
@@ -118,6 +120,7 @@ class Server:
             self.repository.watch(self.settings.poll_wait_s)
         self._ready.set()
         self._health.set_server(serving=True)
+        _log.info("ServableManagerModule started")  # what scripts made for OVMS wait for
         _log.info("Ready")
 
     def _read_wanted(self) -> Wanted:

@@ -63,7 +63,8 @@ class Repository:
         # Opened once for as long as a model is there, with its connections.
         self._storages: dict[str, Storage] = {}
         self._empty: set[str] = set()
-        self._told: dict[str, bool] = {}
+        #: The default version that was told of each name; None for none.
+        self._told: dict[str, int | None] = {}
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.reload_error: str | None = None
@@ -118,8 +119,8 @@ class Repository:
 
         What a call still uses is unloaded when the call ends.
         """
-        for entry in self._catalog.snapshot.values():
-            for version in entry.versions.values():
+        for name in self._catalog.snapshot:
+            for version in self._available(name).values():
                 version.retire()
         self._close_storages(kept=set())
 
@@ -289,10 +290,15 @@ class Repository:
             _log.error("%s", error)
 
     def _tell(self, name: str) -> None:
-        available = bool(self._available(name))
-        if self._told.get(name) != available:
-            self._told[name] = available
-            self._on_change(name, available)
+        """Tell of a default version that has changed."""
+        default = self._catalog.snapshot.get(name, Entry()).default()
+        version = None if default is None else default.version
+        is_new, told = name not in self._told, self._told.get(name)
+        self._told[name] = version
+        if default is not None and version != told and default.kind.has_versions:
+            _log.info("Updated default version for model: %s, to: %d", name, version)
+        if is_new or (version is None) != (told is None):
+            self._on_change(name, version is not None)
 
 
 def _settings_of(entry: VersionEntry) -> ModelSettings:
