@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,7 @@ import models
 import numpy as np
 import pytest
 from conftest import ServeModels, loopback, slow_request, wait_until
+from server_process import server_process
 from wire import Stub, infer_request
 
 from kfs import errors
@@ -37,6 +39,32 @@ def test_calls_that_run_when_the_server_is_stopped_are_finished(slow: Path) -> N
             assert [answer.result().model_name for answer in answers] == ["slow"] * 4
         with pytest.raises(grpc.RpcError):
             stub.ModelInfer(slow_request(), timeout=5)
+
+
+@pytest.mark.parametrize("when", ["start", "reload"])
+def test_the_end_does_not_wait_for_models_that_are_still_to_be_loaded(
+    tmp_path: Path, when: str
+) -> None:
+    count = 400
+    models.dummy(tmp_path / "m" / "1")
+    config = tmp_path / "config.json"
+
+    def write(n_models: int) -> None:
+        entries = [{"config": {"name": f"m{i}", "base_path": "m"}} for i in range(n_models)]
+        config.with_suffix(".new").write_text(json.dumps({"model_config_list": entries}))
+        config.with_suffix(".new").rename(config)
+
+    write(1 if when == "reload" else count)
+    log = tmp_path / "log"
+    with server_process(log, config_path=config) as server:
+        if when == "reload":
+            server.wait_until_ready()
+            write(count)
+        wait_until(lambda: server.has_said("Loaded model m3;"))
+        server.process.terminate()
+        assert server.process.wait(60) == 0
+    assert "Loaded model m399;" not in log.read_text()
+    assert log.read_text().count("] Ready") == (when == "reload")
 
 
 def test_a_deadline_ends_the_wait_for_a_slot(serve: ServeModels, slow: Path) -> None:

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from site_of_models import ONES, Site, ask, refusal
+from site_of_models import ONES, Site, ask, plus, refusal
 from wire import infer_request
 
 from kfs.cli.console import set_up_logging
+from kfs.settings import ModelSettings
 
 
 @pytest.fixture
@@ -60,6 +61,9 @@ def test_requests_are_logged_with_what_became_of_them(site: Site, log_file: Path
         ("ModelInferStream", "m", "1", "streamed", "OK"),
         ("Stream", "m", "", "", "OK"),
     ]
+    assert [str(line.get("reason", ""))[:26] for line in lines(log_file, "kfs.requests")][:3] == [
+        "", "Invalid number of shape di", "Model with requested name ",
+    ]  # fmt: skip
     assert all(line["duration_us"] > 0 for line in lines(log_file, "kfs.requests"))  # type: ignore[operator]
 
 
@@ -84,3 +88,32 @@ def test_above_debug_requests_are_not_logged(site: Site, log_file: Path) -> None
     assert {"time", "level", "logger", "thread", "message"} <= lines(log_file, "kfs.model")[
         0
     ].keys()
+
+
+def test_lines_that_scripts_made_for_ovms_look_for(site: Site, log_file: Path) -> None:
+    set_up_logging("INFO", log_file)
+    site.add("m", 1)
+    site.start(defaults=ModelSettings("", "", cache_dir=site.root / "cache"))
+    plus(site.root / "m" / "2", 2)
+    site.poll()
+    site.stop()
+    told = [line.rsplit("[INFO] ")[-1] for line in log_file.read_text().splitlines()]
+    state = (
+        "STATUS CHANGE: Version {} of model m status change. "
+        'New status: ( "state": "{}", "error_code": "OK" )'
+    )
+    looked_for = [
+        f"Model cache is enabled: {site.root / 'cache'}",
+        "Loaded model m; version: 1; batch size: 1; No of InferRequests: 1",
+        state.format(1, "AVAILABLE"),
+        "Updated default version for model: m, to: 1",
+        "ServableManagerModule started",
+        "Loaded model m; version: 2; batch size: 1; No of InferRequests: 1",
+        state.format(2, "AVAILABLE"),
+        "Will unload model: m; version: 1 ...",
+        state.format(1, "UNLOADING"),
+        state.format(1, "END"),
+        "Updated default version for model: m, to: 2",
+        "Will unload model: m; version: 2 ...",
+    ]
+    assert [line for line in told if line in looked_for] == looked_for

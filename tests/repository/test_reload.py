@@ -137,6 +137,27 @@ def test_what_cannot_be_replaced_goes_on_as_it_was_and_is_tried_again(site: Site
     assert site.server.catalog.entry("m").error is None
 
 
+def test_an_option_that_cannot_be_read_leaves_the_model_as_it_was(site: Site) -> None:
+    site.add("m", 1)
+    stub = site.start()
+    assert site.server
+    site.models["m"]["layout"] = "NN"
+    site.models["new"] = {"name": "new", "base_path": "m", "layout": "NN"}
+    site.write()
+    for _ in range(2):
+        site.poll()
+        assert ask(stub, "m") == 1
+        m, new = stub.RepositoryIndex(pb.RepositoryIndexRequest()).models
+        assert (m.state, new.state) == ("READY", "UNAVAILABLE")
+        assert m.reason.startswith("m: layout: expected")
+        assert new.reason.startswith("new: layout: expected")
+    del site.models["m"]["layout"], site.models["new"]["layout"]
+    site.write()
+    site.poll()
+    assert ask(stub, "new") == 1
+    assert not any(m.reason for m in stub.RepositoryIndex(pb.RepositoryIndexRequest()).models)
+
+
 @pytest.mark.parametrize("place", ["missing", "empty", "broken"])
 def test_a_model_goes_on_from_its_old_place_until_the_new_one_has_it(
     site: Site, place: str

@@ -107,7 +107,11 @@ class Server:
         """
         if self.settings.cpu_extension is not None:
             add_extension(self.settings.cpu_extension)
+        if self.settings.defaults.cache_dir is not None:
+            _log.info("Model cache is enabled: %s", self.settings.defaults.cache_dir)
         self.repository.load()
+        if self.repository.is_stopped:
+            return
         named = [model.name for model in self.settings.models]
         named += [graph.name for graph in self.settings.graphs]
         for name in named:
@@ -118,6 +122,7 @@ class Server:
             self.repository.watch(self.settings.poll_wait_s)
         self._ready.set()
         self._health.set_server(serving=True)
+        _log.info("ServableManagerModule started")  # what scripts made for OVMS wait for
         _log.info("Ready")
 
     def _read_wanted(self) -> Wanted:
@@ -182,9 +187,15 @@ def metric_names(settings: ServerSettings) -> frozenset[str]:
 def run(settings: ServerSettings) -> int:
     """Serve until SIGTERM or SIGINT; the exit code: 0 after draining, 1 when it cannot start."""
     stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
     server = None
+
+    def stop_soon(*_: object) -> None:
+        stopping.set()
+        if server is not None:
+            server.repository.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop_soon)
     try:
         server = Server(settings)
         server.start()

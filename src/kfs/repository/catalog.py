@@ -98,6 +98,8 @@ class VersionEntry:
 
     def retire(self) -> None:
         """Let no new lease begin; the last one to end unloads the servable."""
+        if self.kind.has_versions:
+            _log.info("Will unload model: %s; version: %d ...", self.name, self.version)
         self.enter(State.UNLOADING)
         self.unload_if_idle()
 

@@ -58,12 +58,13 @@ def settle(
     """What of `after` can be had beside what there was, and why the rest cannot.
 
     A name stays what it first was, also once it is retired; and a model that a pipeline goes on
-    using does not begin to take its shape from requests. Both are so in OpenVINO Model Server.
+    using does not begin to take its shape from requests. Both are so in OpenVINO Model Server. A
+    model whose entry is broken goes on as it was.
 
     Args:
         taken: what each known name stands for.
     """
-    errors: dict[str, str] = {}
+    errors = {name: f"{name}: {reason}" for name, reason in after.broken.items()}
 
     def choose(names: Collection[str], kind: Kind, what: str) -> set[str]:
         refused = {name for name in names if taken.get(name, kind) is not kind}
@@ -76,6 +77,7 @@ def settle(
     graphs = choose(after.graphs, GRAPH, "graph")
     used = _models_of(before.pipelines) & _models_of(after.pipelines)
     settled = {name: found for name, found in after.models.items() if name in models}
+    settled |= {name: found for name, found in before.models.items() if name in after.broken}
     for name in used & settled.keys() & before.models.keys():
         if settled[name].is_auto and not before.models[name].is_auto:
             settled[name] = before.models[name]

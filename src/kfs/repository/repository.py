@@ -59,11 +59,14 @@ class Repository:
         self._pipelines = Pipelines(catalog, self._metrics)
         self._graphs = Graphs(catalog, self._metrics)
         self._wanted = Wanted()
+        #: What of the file cannot be had, by name, and why.
+        self._refused: dict[str, str] = {}
         self._digest = b""
         # Opened once for as long as a model is there, with its connections.
         self._storages: dict[str, Storage] = {}
         self._empty: set[str] = set()
-        self._told: dict[str, bool] = {}
+        #: The default version that was told of each name; None for none.
+        self._told: dict[str, int | None] = {}
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.reload_error: str | None = None
@@ -109,17 +112,23 @@ class Repository:
         self._thread.start()
 
     def stop(self) -> None:
+        """Load nothing more, but for a version that is being loaded; from any thread."""
         self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
+
+    @property
+    def is_stopped(self) -> bool:
+        return self._stopping.is_set()
 
     def close(self) -> None:
-        """Unload everything, so that copies of what is in clouds are removed; after `stop`.
+        """Stop, and unload everything, so that copies of what is in clouds are removed.
 
         What a call still uses is unloaded when the call ends.
         """
-        for entry in self._catalog.snapshot.values():
-            for version in entry.versions.values():
+        self.stop()
+        if self._thread is not None:
+            self._thread.join()
+        for name in self._catalog.snapshot:
+            for version in self._available(name).values():
                 version.retire()
         self._close_storages(kept=set())
 
@@ -149,26 +158,24 @@ class Repository:
         return None
 
     def _apply(self, wanted: Wanted) -> None:
-        wanted, errors = settle(self._wanted, wanted, self._kinds())
+        wanted, self._refused = settle(self._wanted, wanted, self._kinds())
         changes = compare(self._wanted.models, wanted.models)
         _log.info("Models added: %d, changed: %d, removed: %d",
                   len(changes.added), len(changes.replaced), len(changes.removed))  # fmt: skip
         self._wanted = wanted
         self._close_storages(kept={str(model.base_path) for model in wanted.models.values()})
-        for name in [*wanted.models, *wanted.broken]:
+        for name in [*wanted.models, *self._refused]:
             self._catalog.add_name(name)
         for settings in wanted.models.values():
             self._sync(settings)
-        for name, error in wanted.broken.items():
-            self._set_error(name, f"{name}: {error}")
         for name in changes.removed:
             self._retire(name)
-            if name not in wanted.broken:
-                self._catalog.set_error(name, None)
-        for name in wanted.broken:
-            self._tell(name)
-        for name, error in errors.items():
+            self._catalog.set_error(name, None)
+        for name, error in self._refused.items():
             self._set_error(name, error)
+            self._tell(name)
+        if self._stopping.is_set():
+            return
         libraries = list(wanted.libraries)
         for name in self._pipelines.apply(wanted.pipelines, libraries, wanted.folder):
             self._tell(name)
@@ -201,6 +208,8 @@ class Repository:
         done = self._served_as(settings)
         failed = dict[int, str]()
         while missing := settings.version_policy.choose(frozenset(there.keys() - failed)) - done:
+            if self._stopping.is_set():
+                return
             version = max(missing)
             reason = self._load(settings, version, storage, there[version])
             if reason is None:
@@ -245,10 +254,10 @@ class Repository:
             self._storages.pop(base_path).close()
 
     def _note(self, settings: ModelSettings, there: dict[int, str], failed: dict[int, str]) -> None:
+        error = self._refused.get(settings.name) or (failed[max(failed)] if failed else None)
+        self._set_error(settings.name, error)
         if failed:
-            self._set_error(settings.name, failed[max(failed)])
             return
-        self._catalog.set_error(settings.name, None)
         if there:
             self._empty.discard(settings.name)
         elif settings.name not in self._empty:
@@ -283,16 +292,21 @@ class Repository:
         versions = self._catalog.snapshot.get(name, Entry()).versions
         return {version: entry for version, entry in versions.items() if entry.is_available}
 
-    def _set_error(self, name: str, error: str) -> None:
+    def _set_error(self, name: str, error: str | None) -> None:
         """Keep and log an error; one that comes again at every look is logged once."""
-        if self._catalog.set_error(name, error):
+        if self._catalog.set_error(name, error) and error is not None:
             _log.error("%s", error)
 
     def _tell(self, name: str) -> None:
-        available = bool(self._available(name))
-        if self._told.get(name) != available:
-            self._told[name] = available
-            self._on_change(name, available)
+        """Tell of a default version that has changed."""
+        default = self._catalog.snapshot.get(name, Entry()).default()
+        version = None if default is None else default.version
+        is_new, told = name not in self._told, self._told.get(name)
+        self._told[name] = version
+        if default is not None and version != told and default.kind.has_versions:
+            _log.info("Updated default version for model: %s, to: %d", name, version)
+        if is_new or (version is None) != (told is None):
+            self._on_change(name, version is not None)
 
 
 def _settings_of(entry: VersionEntry) -> ModelSettings:

@@ -28,16 +28,16 @@ def log_request(
     if not _log.isEnabledFor(logging.DEBUG):
         return
     duration_us = round((time.perf_counter() - begin) * 1e6)
-    if error is None:
-        status = "OK"
-    else:
+    status, reason = "OK", ""
+    if error is not None:
         status = (error.status.code if isinstance(error, ServingError) else Code.INTERNAL).name
+        reason = str(error)
     _log.debug(
-        "%s of %s, version %s, id %s: %s in %d us",
+        "%s of %s, version %s, id %s: %s in %d us%s",
         method, servable or "nothing readable", version or "default", id or "none", status,
-        duration_us,
+        duration_us, reason and f": {reason}",
         extra={
             "method": method, "servable": servable, "version": version, "request_id": id,
-            "status": status, "duration_us": duration_us,
+            "status": status, "duration_us": duration_us, "reason": reason,
         },
     )  # fmt: skip
