@@ -140,8 +140,14 @@ def test_models_lists_what_is_served(url: str) -> None:
     assert row[:4] == ["digits", "yes", "1", "image"]
     (described,) = json.loads(run("models", "digits", "--json", "--url", url).stdout)
     assert described["inputs"] == ["image FP32 [-1, 8, 8, 1]"]
-    (missing,) = json.loads(run("models", "nope", "--json", "--url", url).stdout)
-    assert missing["error"] == "Model with requested name is not found - nope"
+
+
+def test_models_fails_when_one_that_was_named_is_not_ready(url: str) -> None:
+    assert run("models", "digits", "--url", url).returncode == 0
+    done = run("models", "digits", "nope", "--json", "--url", url)
+    assert done.returncode == 1
+    assert [row["ready"] for row in json.loads(done.stdout)] == [True, False]
+    assert "Model with requested name is not found - nope" in done.stdout
 
 
 def test_infer_sends_images(url: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,7 +18,10 @@ from kfs.cli.console import print_table
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @server_options
 def models(*, names: Sequence[str], as_json: bool, url: str, connect: Connect) -> None:
-    """List servables, or the named ones: readiness, versions, tensors and errors."""
+    """List servables, or the named ones: readiness, versions, tensors and errors.
+
+    Exit code 1 when one that was named is not ready.
+    """
     with connect() as client:
         index = client.index()
         wanted = names or sorted(index) or client.servables()
@@ -28,7 +32,13 @@ def models(*, names: Sequence[str], as_json: bool, url: str, connect: Connect) -
         row["error"] = "; ".join(dict.fromkeys(reasons)) or row["error"]
     if as_json:
         click.echo(json.dumps(rows))
-        return
+    else:
+        _print(url, rows)
+    if names and not all(row["ready"] for row in rows):
+        sys.exit(1)
+
+
+def _print(url: str, rows: Sequence[dict[str, Any]]) -> None:
     print_table(
         f"Servables of {url}",
         ["name", "ready", "versions", "inputs", "outputs", "error"],
