@@ -64,10 +64,9 @@ def accepts_images(spec: TensorSpec) -> bool:
         return False
     wanted = "N" + "?" * (rank - 4) + "HWC"
     return all(
-        "?" in (letter, want) or letter == want
+        letter == "?" or (letter not in wanted if want == "?" else letter == want)
         for letter, want in zip(letters, wanted, strict=True)
-    ) and not any(letter in wanted and letters.index(letter) != wanted.index(letter)
-                  for letter in letters if letter != "?")  # fmt: skip
+    )
 
 
 def decode_images(items: Sequence[Buffer], spec: TensorSpec, *, raw: bool = False) -> Array:
