@@ -59,13 +59,21 @@ def _check_structure(request: Request, signature: Signature) -> None:
         raise ServingError(
             errors.INVALID_INPUT_COUNT, f"Expected: {len(signature.inputs)}; Actual: {n_inputs}"
         )
+    check_coherency(request)
+
+
+def check_coherency(request: Request) -> None:
+    """
+    Raises:
+        ServingError: raw and typed contents are mixed, or do not belong to the inputs.
+    """
     if not request.n_raw:
         return
-    if request.n_raw != n_inputs:
+    if request.n_raw != len(request.inputs):
         raise ServingError(
             errors.INVALID_MESSAGE_STRUCTURE,
             f"Size of raw_input_contents: {request.n_raw} is different than number of inputs: "
-            f"{n_inputs}",
+            f"{len(request.inputs)}",
         )
     for tensor in request.inputs:
         if tensor.has_contents:

@@ -23,13 +23,13 @@ from kfs.servables.base import (
     StreamSink,
     check_same_servable,
 )
+from kfs.servables.binding import check_coherency
 from kfs.servables.graph.calculator import RESPONSE, Registry, Setting
 from kfs.servables.graph.calculators import BUILTIN
 from kfs.servables.graph.outline import outline_plan
 from kfs.servables.graph.packets import (
     Clock,
     Output,
-    check_coherency,
     read_packet,
     side_packets,
     timestamp_parameter,

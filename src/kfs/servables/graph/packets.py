@@ -162,29 +162,6 @@ def side_packets(request: Request, *, is_queued: bool) -> dict[str, Any]:
 # Requests.
 
 
-def check_coherency(request: Request) -> None:
-    """
-    Raises:
-        ServingError: raw and typed contents are mixed, or do not belong to the inputs.
-    """
-    if not request.n_raw:
-        return
-    if request.n_raw != len(request.inputs):
-        raise ServingError(
-            errors.INVALID_MESSAGE_STRUCTURE,
-            f"Size of raw_input_contents: {request.n_raw} is different than number of inputs: "
-            f"{len(request.inputs)}",
-        )
-    for tensor in request.inputs:
-        if tensor.has_contents:
-            raise ServingError(
-                errors.INVALID_MESSAGE_STRUCTURE,
-                "Passing buffers both in InferInputTensor contents and in raw_input_contents is "
-                "not allowed. Detected buffer in InferInputTensor contents for input: "
-                f"{tensor.name}",
-            )
-
-
 def read_packet(request: Request, index: int, kind: PacketType) -> Any:
     """The value of one input of a request.
 
