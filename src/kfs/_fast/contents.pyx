@@ -260,43 +260,61 @@ cdef object narrowed(Cursor* c, unsigned int field):
     return <uint32_t>value
 
 
-cdef size_t visit_items(Request request, size_t index, Visit visit, void* state) except? 0:
-    """Call `visit` with every element of BYTES in order; how many there were.
+cdef Items items_of(Request request, size_t index) except *:
+    """Where the elements of a BYTES tensor lie, as long as the request lives.
 
     The caller has made sure, by `raw_item_count`, that raw framing is whole.
     """
-    cdef const char* data = PyBytes_AS_STRING(request.data)
+    cdef Items items = Items(PyBytes_AS_STRING(request.data), 0, NULL, 0)
     cdef InputTensor tensor
     cdef Span* span
-    cdef size_t n = 0
-    cdef size_t i
     if request.n_raw:
         span = request.raw_at(index)
-        return visit_framed(data + span.offset, span.nbytes, visit, state)
+        items.data += span.offset
+        items.nbytes = span.nbytes
+        return items
     tensor = request.input_at(index)
-    for i in range(tensor.n_chunks):
-        if tensor.chunks[i].field == 8:
-            n += 1
-            if not visit(state, Item(data + tensor.chunks[i].offset, tensor.chunks[i].nbytes)):
-                break
-    return n
+    items.chunks = tensor.chunks
+    items.n_chunks = tensor.n_chunks
+    if tensor.n_chunks:
+        items.nbytes = (
+            tensor.chunks[tensor.n_chunks - 1].offset + tensor.chunks[tensor.n_chunks - 1].nbytes
+            - tensor.chunks[0].offset
+        )
+    return items
 
 
-cdef size_t visit_framed(const char* at, size_t nbytes, Visit visit, void* state) noexcept nogil:
+cdef void visit_items(Items* items, Visit visit, void* state) noexcept:
+    """Call `visit` with every element in order, without the GIL where there is much to do."""
+    if items.nbytes > LONG_WORK:
+        with nogil:
+            visit_each(items, visit, state)
+    else:
+        visit_each(items, visit, state)
+
+
+cdef void visit_each(Items* items, Visit visit, void* state) noexcept nogil:
+    cdef Chunk* chunk
+    cdef size_t i
+    if items.chunks == NULL:
+        visit_framed(items.data, items.nbytes, visit, state)
+        return
+    for i in range(items.n_chunks):
+        chunk = &items.chunks[i]
+        if chunk.field == 8 and not visit(state, Item(items.data + chunk.offset, chunk.nbytes)):
+            return
+
+
+cdef void visit_framed(const char* at, size_t nbytes, Visit visit, void* state) noexcept nogil:
     cdef uint32_t size
-    cdef size_t n = 0
     while nbytes >= 4:
         memcpy(&size, at, 4)
         at += 4
         nbytes -= 4
-        if size > nbytes:
-            break
-        n += 1
-        if not visit(state, Item(at, size)):
-            break
+        if size > nbytes or not visit(state, Item(at, size)):
+            return
         at += size
         nbytes -= size
-    return n
 
 
 def raw_item_count(Request request not None, size_t index):
@@ -326,8 +344,9 @@ cdef bint append_view(void* state, Item item) noexcept with gil:
 
 
 def bytes_items(Request request not None, size_t index):
+    cdef Items items = items_of(request, index)
     found = [request]
-    visit_items(request, index, <Visit>append_view, <void*>found)
+    visit_each(&items, <Visit>append_view, <void*>found)
     return found[1:]
 
 
@@ -339,8 +358,9 @@ cdef bint keep_longest(void* state, Item item) noexcept nogil:
 
 
 def bytes_lengths_max(Request request not None, size_t index):
+    cdef Items items = items_of(request, index)
     cdef size_t longest = 0
-    visit_items(request, index, keep_longest, &longest)
+    visit_items(&items, keep_longest, &longest)
     return longest
 
 
@@ -362,6 +382,7 @@ cdef bint pad_row(void* state, Item item) noexcept nogil:
 
 
 def padded_rows(Request request not None, size_t index, size_t width):
+    cdef Items items = items_of(request, index)
     cdef Py_ssize_t n
     if request.n_raw:
         n = raw_item_count(request, index)
@@ -373,7 +394,7 @@ def padded_rows(Request request not None, size_t index, size_t width):
         raise OverflowError("rows of more bytes than there are addresses")
     cdef TensorView view = new_block(<size_t>n * width)
     cdef Rows rows = Rows(view.data, width, True)
-    visit_items(request, index, pad_row, &rows)
+    visit_items(&items, pad_row, &rows)
     if not rows.fits:
         raise ValueError(f"an element does not fit into {width} bytes with its terminating zero")
     return view

@@ -9,7 +9,7 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memchr, memcpy
 from libcpp.string cimport string
 
-from kfs._fast.contents cimport Item, visit_items
+from kfs._fast.contents cimport Item, Items, items_of, visit_items
 from kfs._fast.wire cimport Request
 
 from kfs._fast.contents import count as count_contents
@@ -113,7 +113,8 @@ cdef class StringArray(Elements):
             raise ValueError("the raw framing is broken")
         cdef StringArray array = StringArray.empty(n)
         cdef Filling filling = Filling(array.items_, array.count, True)
-        visit_items(request, index, assign_next, &filling)
+        cdef Items items = items_of(request, index)
+        visit_items(&items, assign_next, &filling)
         if not filling.enough_memory:
             raise MemoryError
         return array
