@@ -208,6 +208,21 @@ def test_a_folder_that_does_not_answer_at_the_start_leaves_the_others(
     assert ask(stub, "far") == 1
 
 
+def test_several_folders_that_do_not_answer_leave_the_others(site: Site, network: Network) -> None:
+    for number, name in enumerate(("far", "near", "farther", "nearer"), 1):
+        site.add(name, number)
+    network.names = {"far", "farther"}
+    stub = site.start()
+    assert (ask(stub, "near"), ask(stub, "nearer")) == (2, 4)
+    plus(site.root / "nearer" / "2", 5)
+    site.poll()
+    assert ask(stub, "nearer") == 5
+    assert network.n_looks == 2
+    network.answers.set()
+    wait_until(lambda: site.poll() is None and network.n_looks > 3)
+    assert (ask(stub, "far"), ask(stub, "farther")) == (1, 3)
+
+
 def test_a_folder_that_stops_answering_is_served_as_it_was(site: Site, network: Network) -> None:
     site.add("far", 1)
     site.add("near", 2)

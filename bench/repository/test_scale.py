@@ -36,6 +36,8 @@ class Site:
         model = ov.Model([op.result(op.add(b, np.float32(1)), name="a")], [b])
         (folder / "model" / "1").mkdir(parents=True)
         ov.save_model(model, folder / "model" / "1" / "model.xml")
+        for index in range(count):
+            (folder / f"m{index}").symlink_to("model")  # a look at each, as if they were many
         self.write()
         catalog = Catalog()
         self.handler = InferHandler(catalog)
@@ -50,7 +52,7 @@ class Site:
 
     def write(self) -> None:
         models = [
-            {"config": {"name": f"m{index}", "base_path": "model", "nireq": nireq}}
+            {"config": {"name": f"m{index}", "base_path": f"m{index}", "nireq": nireq}}
             for index, nireq in enumerate(self.nireq)
         ]
         self.config.write_text(json.dumps({"model_config_list": models}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -17,7 +18,7 @@ from kfs.repository.changes import compare, needs_reload, settle
 from kfs.repository.config import ConfigError, Wanted, once_written
 from kfs.repository.graphs import Graphs, digest
 from kfs.repository.pipelines import Pipelines
-from kfs.repository.storage import NoAnswerError, PatientStorage, Storage, open_storage
+from kfs.repository.storage import NoAnswerError, PatientStorage, look_at, open_storage
 from kfs.servables.model import Model
 from kfs.settings import ModelSettings
 
@@ -63,7 +64,7 @@ class Repository:
         self._refused: dict[str, str] = {}
         self._digest = b""
         # Opened once for as long as a model is there, with its connections.
-        self._storages: dict[str, Storage] = {}
+        self._storages: dict[str, PatientStorage] = {}
         self._empty: set[str] = set()
         #: The default version that was told of each name; None for none.
         self._told: dict[str, int | None] = {}
@@ -92,8 +93,7 @@ class Repository:
             if wanted is not None:
                 self._apply(wanted)
                 return
-        for settings in self._wanted.models.values():
-            self._sync(settings)
+        self._sync_all()
         for name in [*self._pipelines.refresh(), *self._graphs.refresh()]:
             self._tell(name)
 
@@ -166,8 +166,7 @@ class Repository:
         self._close_storages(kept={str(model.base_path) for model in wanted.models.values()})
         for name in [*wanted.models, *self._refused]:
             self._catalog.add_name(name)
-        for settings in wanted.models.values():
-            self._sync(settings)
+        self._sync_all()
         for name in changes.removed:
             self._retire(name)
             self._catalog.set_error(name, None)
@@ -187,6 +186,17 @@ class Repository:
         snapshot = self._catalog.snapshot
         return {name: version.kind for name, entry in snapshot.items()
                 for version in entry.versions.values()}  # fmt: skip
+
+    def _sync_all(self) -> None:
+        models = self._wanted.models.values()
+        asked: dict[str, PatientStorage] = {}  # models with one place share its storage
+        for settings in models:
+            with contextlib.suppress(ModelLoadError):  # which is told when its turn comes
+                base_path = str(settings.base_path)
+                asked[base_path] = self._storage(base_path)
+        look_at(asked.values())
+        for settings in models:
+            self._sync(settings)
 
     def _sync(self, settings: ModelSettings) -> None:
         """Load the versions that are wanted and not served so, then retire the others."""
@@ -244,7 +254,7 @@ class Repository:
             if version not in wanted and not goes_on:
                 entry.retire()
 
-    def _storage(self, base_path: str) -> Storage:
+    def _storage(self, base_path: str) -> PatientStorage:
         if base_path not in self._storages:
             self._storages[base_path] = PatientStorage(base_path, open_storage(base_path))
         return self._storages[base_path]
@@ -265,7 +275,7 @@ class Repository:
             _log.warning("No version found for model in path: %s", settings.base_path)
 
     def _load(
-        self, settings: ModelSettings, version: int, storage: Storage, location: str
+        self, settings: ModelSettings, version: int, storage: PatientStorage, location: str
     ) -> str | None:
         """Load and publish one version; what went wrong, or None."""
         metrics = ModelMetrics(self._metrics, settings.name, version)

@@ -10,10 +10,10 @@ from kfs.repository.storage.base import ModelFolder, NoAnswerError, Storage
 from kfs.repository.storage.cloud import Bucket, CloudStorage, one_line
 from kfs.repository.storage.gs import GsBucket
 from kfs.repository.storage.local import LocalStorage
-from kfs.repository.storage.patient import PatientStorage
+from kfs.repository.storage.patient import PatientStorage, look_at
 from kfs.repository.storage.s3 import S3Bucket
 
-__all__ = ["ModelFolder", "NoAnswerError", "PatientStorage", "Storage", "open_storage"]
+__all__ = ["ModelFolder", "NoAnswerError", "PatientStorage", "Storage", "look_at", "open_storage"]
 
 _BUCKETS: dict[str, Callable[[str], Bucket]] = {
     "s3": S3Bucket,
