@@ -102,6 +102,28 @@ def test_the_first_of_two_with_one_name_is_served(
     assert "m is configured more than once" in caplog.text
 
 
+def test_a_name_is_that_of_one_thing_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for graph, model in (("g", "g"), ("h", "p")):
+        (tmp_path / graph).mkdir()
+        (tmp_path / graph / "subconfig.json").write_text(json.dumps(models({"name": model})))
+    pipeline = {"name": "p", "inputs": [], "nodes": [], "outputs": []}
+    wanted = read(
+        tmp_path,
+        {
+            **models({"name": "m", "base_path": "m"}),
+            "pipeline_config_list": [pipeline, {**pipeline, "name": "m"}],
+            "mediapipe_config_list": [{"name": name} for name in ("g", "h", "h", "m")],
+        },
+    )
+    assert (*wanted.models, *wanted.broken, *wanted.pipelines, *wanted.graphs) == (
+        "m", "g", "p", "h",
+    )  # fmt: skip
+    for name in ("g", "h", "m", "p"):
+        assert f"{name} is configured more than once" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("document", "message"),
     [

@@ -216,8 +216,8 @@ class Catalog:
     def add_name(self, name: str) -> None:
         """Make a name known, whatever becomes of its versions."""
         with self._write:
-            entry = self.snapshot.get(name, Entry())
-            self.snapshot = MappingProxyType({**self.snapshot, name: entry})
+            if name not in self.snapshot:
+                self.snapshot = MappingProxyType({**self.snapshot, name: Entry()})
 
     def begin(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
@@ -291,17 +291,16 @@ def _wanted(file: ConfigFile, path: Path, defaults: ModelSettings) -> Wanted:
             graphs.append(graph)
         else:
             _add_model(config, folder, defaults, models, broken)
-    taken = {*models, *broken}
+    files = _add_submodels(graphs, path, defaults, models, broken)
     pipelines: dict[str, PipelineSpec] = {}
     for pipeline in file.pipeline_config_list:
-        if _is_new(pipeline.name, taken):
+        if _is_new(pipeline.name, models, broken, pipelines):
             pipelines[pipeline.name] = parse(pipeline.model_dump(exclude_none=True))
-    files = _add_submodels(graphs, path, defaults, models, broken)
-    served = {graph.name: graph for graph in graphs if _is_new(graph.name, taken)}
     libraries = tuple(
         LibrarySpec(library.name, library.base_path)
         for library in file.custom_node_library_config_list
     )
+    served = _by_name(graphs, models, broken, pipelines)
     return Wanted(models, broken, pipelines, libraries, folder, served, files)
 
 
@@ -312,14 +311,23 @@ def wanted_of(
     by_name = {model.name: model for model in models}
     broken: dict[str, str] = {}
     files = _add_submodels(graphs, None, defaults, by_name, broken)
-    return Wanted(by_name, broken, graphs={graph.name: graph for graph in graphs}, files=files)
+    return Wanted(by_name, broken, graphs=_by_name(graphs, by_name, broken), files=files)
 
 
-def _is_new(name: str, taken: set[str]) -> bool:
-    if name in taken:
+def _by_name(
+    graphs: Iterable[GraphSettings], *taken: Container[str]
+) -> Mapping[str, GraphSettings]:
+    found: dict[str, GraphSettings] = {}
+    for graph in graphs:
+        if _is_new(graph.name, found, *taken):
+            found[graph.name] = graph
+    return found
+
+
+def _is_new(name: str, *taken: Container[str]) -> bool:
+    if any(name in names for names in taken):
         _log.warning("%s is configured more than once; the first is served", name)
         return False
-    taken.add(name)
     return True
 
 
@@ -327,7 +335,7 @@ def _add_model(
     config: ModelConfig, folder: Path, defaults: ModelSettings,
     models: dict[str, ModelSettings], broken: dict[str, str],
 ) -> None:  # fmt: skip
-    if not _is_new(config.name, {*models, *broken}):
+    if not _is_new(config.name, models, broken):
         return
     try:
         models[config.name] = _settings(config, folder, defaults)
