@@ -22,6 +22,8 @@ from kfs.cli import cli
 from kfs.cli.console import print_table
 from kfs.cli.serve import REFUSED, VALUELESS
 from kfs.digits import images
+from kfs.errors import ModelLoadError
+from kfs.servables.model import Model
 from kfs.settings import ServerSettings
 
 COMMAND = [sys.executable, "-c", "from kfs.cli import main; main()"]
@@ -313,6 +315,26 @@ def test_limits_on_clients_reach_the_server(monkeypatch: pytest.MonkeyPatch) -> 
     assert os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] == "1000"
     CliRunner().invoke(cli, ["serve", "--max_image_pixels", "2000"])
     assert os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] == "2000"
+
+
+def test_properties_of_devices_behind_another_may_be_nested(
+    monkeypatch: pytest.MonkeyPatch, repository: Path
+) -> None:
+    asked: list[ServerSettings] = []
+    monkeypatch.setattr("kfs.cli.app.run", lambda settings: asked.append(settings) or 0)
+    dummy = repository / "dummy"
+    flags = {
+        "model_name": "dummy", "model_path": dummy, "target_device": "HETERO:CPU",
+        "plugin_config": '{"DEVICE_PROPERTIES": {"CPU": {"NUM_STREAMS": %s}}}',
+    }  # fmt: skip
+    for n_streams in ("2", '"many"'):
+        texts = [f"--{name}={text}".replace("%s", n_streams) for name, text in flags.items()]
+        done = CliRunner().invoke(cli, ["serve", *texts])
+        assert done.exit_code == 0, done.output
+    good, bad = (settings.models[0] for settings in asked)
+    assert Model.load(good, 1, dummy / "1").name == "dummy"
+    with pytest.raises(ModelLoadError, match="many"):
+        Model.load(bad, 1, dummy / "1")
 
 
 def test_a_limit_of_pixels_that_is_no_number_is_refused() -> None:

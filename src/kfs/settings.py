@@ -14,7 +14,8 @@ MAX_MESSAGE_NBYTES = 1 << 30
 #: Where OpenCV reads, when it is imported, how many pixels an image may have.
 MAX_PIXELS_VARIABLE = "OPENCV_IO_MAX_IMAGE_PIXELS"
 
-PluginValue = str | bool | int | float
+#: The last is of properties by device.
+PluginValue = str | bool | int | float | Mapping[str, Mapping[str, str | bool | int | float]]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,9 @@ from kfs.settings import PluginValue
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 #: OVMS keeps compiled models here when the folder exists.
 _DEFAULT_CACHE = Path("/opt/cache")
+
+#: The property that may be an object: properties of the devices behind AUTO, HETERO or MULTI.
+_NESTED = "DEVICE_PROPERTIES"
 
 Parser = Callable[[str], Any]
 
@@ -41,11 +44,17 @@ def _parse_plugin_config(text: str) -> dict[str, PluginValue]:
     except ValueError as error:
         raise ValueError(f"expected {example}; this is not JSON: {error}") from None
     if not isinstance(config, dict) or not all(
-        isinstance(value, (str, bool, int, float)) for value in config.values()
+        isinstance(value, (str, bool, int, float))
+        or (name == _NESTED and isinstance(value, dict) and _are_objects(value.values()))
+        for name, value in config.items()
     ):
         raise ValueError(f"expected {example}, its values strings, numbers or booleans; "
                          f"found {text}")  # fmt: skip
     return config
+
+
+def _are_objects(values: Iterable[object]) -> bool:
+    return all(isinstance(value, dict) for value in values)
 
 
 def _parse_version_policy(text: str) -> options.VersionPolicy:
