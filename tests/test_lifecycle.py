@@ -67,6 +67,17 @@ def test_the_end_does_not_wait_for_models_that_are_still_to_be_loaded(
     assert log.read_text().count("] Ready") == (when == "reload")
 
 
+@pytest.mark.parametrize(("workers", "logger"), [(1, "serving"), (2, "workers")])
+def test_who_asks_for_the_end_again_and_again_gets_the_same_end(
+    tmp_path: Path, workers: int, logger: str
+) -> None:
+    with server_process(tmp_path / "log", workers=workers) as server:
+        wait_until(lambda: server.has_said(f"[kfs.{logger}][INFO] Ready"))
+        while server.process.poll() is None:
+            server.process.terminate()
+        assert server.process.returncode == 0
+
+
 def test_a_deadline_ends_the_wait_for_a_slot(serve: ServeModels, slow: Path) -> None:
     server = serve(ModelSettings("slow", slow, nireq=1))
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:

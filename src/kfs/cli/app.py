@@ -6,6 +6,7 @@ import logging
 import signal
 import sys
 import threading
+from queue import SimpleQueue
 from types import TracebackType
 
 from kfs.errors import ModelLoadError
@@ -30,6 +31,8 @@ from kfs.server.transport import ListenError, listen, make_server
 from kfs.settings import ServerSettings
 
 _log = logging.getLogger("kfs.serving")
+
+END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StartError(Exception):
@@ -184,17 +187,24 @@ def metric_names(settings: ServerSettings) -> frozenset[str]:
     return named or settings.metrics
 
 
+def ignore_end_signals() -> None:
+    """Take them once: one that comes while the interpreter ends would kill the process."""
+    for number in END_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def run(settings: ServerSettings) -> int:
     """Serve until SIGTERM or SIGINT; the exit code: 0 after draining, 1 when it cannot start."""
-    stopping = threading.Event()
+    told_to_stop: SimpleQueue[None] = SimpleQueue()  # an event's lock may be held by who is told
     server = None
 
     def stop_soon(*_: object) -> None:
-        stopping.set()
+        ignore_end_signals()
+        told_to_stop.put(None)
         if server is not None:
             server.repository.stop()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in END_SIGNALS:
         signal.signal(number, stop_soon)
     try:
         server = Server(settings)
@@ -205,7 +215,7 @@ def run(settings: ServerSettings) -> int:
         if server is not None:
             server.stop(0)
         return 1
-    stopping.wait()
+    told_to_stop.get()
     _log.info("Stopping: running calls get %g s to finish", settings.drain_s)
     server.stop()
     _log.info("Stopped")

@@ -24,7 +24,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from kfs.cli.app import Server, StartError, metric_names
+from kfs.cli.app import END_SIGNALS, Server, StartError, ignore_end_signals, metric_names
 from kfs.errors import ModelLoadError
 from kfs.metrics.registry import SHARED_FOLDER_VARIABLE, expose_shared, forget_process
 from kfs.repository.config import ConfigError
@@ -239,13 +239,17 @@ def _work(settings: ServerSettings, supervisor: Connection, set_up: Callable[[],
 def _told_to_stop() -> Iterator[Connection]:
     """Something can be read from it once SIGTERM or SIGINT has come."""
     heard, tell = multiprocessing.Pipe(duplex=False)
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, lambda *_: tell.send(None)) for number in numbers]
+
+    def stop_soon(*_: object) -> None:
+        ignore_end_signals()
+        tell.send(None)
+
+    for number in END_SIGNALS:
+        signal.signal(number, stop_soon)
     try:
         yield heard
     finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+        ignore_end_signals()
 
 
 @contextmanager
