@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,22 +39,26 @@ class ServerProcess:
 
 @contextmanager
 def server_process(
-    log: Path, *, before: Callable[[], None] | None = None, **flags: object
+    log: Path, *, ulimit: tuple[str, int] | None = None, **flags: object
 ) -> Iterator[ServerProcess]:
     """Start a server; killed at the end, if it has not ended by itself.
 
     Args:
         log: the file that it writes to.
-        before: run in the new process first, to limit what it may do.
+        ulimit: a flag of the shell's `ulimit` and a number, to limit what it may do.
         flags: those of `serve`.
     """
     flags = {"port": 0, "grpc_bind_address": "127.0.0.1", **flags}
+    command = [*KFS_FAST, "serve", *(f"--{name}={value}" for name, value in flags.items())]
+    if ulimit is not None:
+        # By a shell, since no code of ours may run in a fork of a process with gRPC's threads.
+        flag, limit = ulimit
+        command = ["bash", "-c", f'ulimit {flag} {limit}; exec "$@"', "limited", *command]
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [*KFS_FAST, "serve", *(f"--{name}={value}" for name, value in flags.items())],
+            command,
             stdout=file,
             stderr=file,
-            preexec_fn=before,
         )
     try:
         yield ServerProcess(process, log)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import sys
 import threading
@@ -112,12 +111,9 @@ def test_a_full_disk_leaves_the_model_without_a_cache(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     flags = {"model_name": "table", "model_path": tmp_path / "table", "cache_dir": cache}
 
-    def limit_files() -> None:
-        """As if the disk were full after a megabyte."""
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
-
+    a_megabyte = ("-f", 1024)  # as if the disk were full after that
     with (
-        server_process(tmp_path / "log", before=limit_files, **flags) as server,
+        server_process(tmp_path / "log", ulimit=a_megabyte, **flags) as server,
         stub_of(server) as stub,
     ):
         assert look_up(stub, 7) == 7
