@@ -215,8 +215,10 @@ class Made:
         return self
 
     def describe(self) -> Signature:
-        spec = TensorSpec("x", DATATYPES["FP32"], fixed(1, self._width), "...")
-        return Signature((spec,), (spec,))
+        given, made = (
+            TensorSpec("x", DATATYPES["FP32"], fixed(1, n), "...") for n in (-1, self._width)
+        )
+        return Signature((given,), (made,))
 
     def execute(self, inputs: Mapping[str, Tensor]) -> TensorMap:
         return {"x": self._make(inputs["x"])}
@@ -246,6 +248,14 @@ def test_shards_that_do_not_fit(make: Callable[[Any], Any], code: str, text: str
     for _ in range(2):
         with refused(code, text):
             respond(p, x)
+
+
+@pytest.mark.parametrize("width", [1 << 40, 1 << 62])
+def test_a_promise_that_no_message_holds(width: int) -> None:
+    node = custom("n", "made", {"y": "x"}, x="request.x")
+    p = load(Catalog(), entry(["x"], [node], split=4, y="n.y"), {"made": Made(np.copy, width)})
+    with refused("INTERNAL", f"Node: response output: y Expected: (4,1,{width}); Actual: (4,1,10)"):
+        respond(p, np.zeros((4, 1, 10), np.float32))
 
 
 def test_nothing_is_left_of_answers_that_failed() -> None:

@@ -10,6 +10,7 @@ from kfs._fast.strings import Rows
 from kfs._fast.wire import Request
 from kfs.datatypes import DATATYPES
 from kfs.errors import ServingError
+from kfs.settings import MAX_MESSAGE_NBYTES
 from kfs.signature import Signature, TensorSpec
 from kfs.tensors.arrays import Array, StringTensor, Tensor, TensorMap, array_over
 
@@ -77,7 +78,7 @@ def write_answer(
 
 def has_place(spec: TensorSpec) -> bool:
     """Whether the place of this output in a message is known before its values are."""
-    return spec.nbytes is not None and not _is_named_as_strings(spec)
+    return 0 < (spec.nbytes or 0) <= MAX_MESSAGE_NBYTES and not _is_named_as_strings(spec)
 
 
 def choose_straight(outputs: Iterable[TensorSpec]) -> list[TensorSpec]:
