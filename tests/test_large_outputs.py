@@ -14,8 +14,8 @@ from wire import infer_request
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.errors import ServingError
+from kfs.servables.answers import _MIN_STRAIGHT_NBYTES
 from kfs.servables.base import CallContext
-from kfs.servables.model.model import _MIN_STRAIGHT_NBYTES
 from kfs.servables.model.slots import Slot
 from kfs.server.infer import InferHandler
 from kfs.settings import ModelSettings

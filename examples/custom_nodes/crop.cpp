@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <initializer_list>
+#include <memory>
 #include <new>
 #include <opencv2/core.hpp>
 #include <opencv2/imgproc.hpp>
@@ -19,12 +20,18 @@
 
 namespace {
 
-/* All that is handed to the server comes from here, and goes back to `release`. */
+struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+};
 template <typename T>
-T* allocate(std::size_t count) {
+using Memory = std::unique_ptr<T[], Free>;
+
+/* What `release` gives back; owned until it is handed over, so that nothing is lost on the way. */
+template <typename T>
+Memory<T> allocate(std::size_t count) {
     void* memory = std::malloc(count * sizeof(T) + 1); /* never NULL for want of bytes */
     if (memory == nullptr) throw std::bad_alloc();
-    return static_cast<T*>(memory);
+    return Memory<T>(static_cast<T*>(memory));
 }
 
 /* Exceptions, those of OpenCV among them, must not leave a function of the interface. */
@@ -50,20 +57,39 @@ const CustomNodeTensor* find(const char* name, const CustomNodeTensor* inputs, i
     return found == inputs + inputsCount || found->precision != FP32 ? nullptr : found;
 }
 
-std::uint64_t* copy_dims(std::initializer_list<std::uint64_t> shape) {
-    auto* dims = allocate<std::uint64_t>(shape.size());
-    std::copy(shape.begin(), shape.end(), dims);
-    return dims;
-}
+using Shape = std::initializer_list<std::uint64_t>;
 
-CustomNodeTensor make_tensor(const char* name, std::initializer_list<std::uint64_t> shape) {
+/* An output on its way to the server. */
+struct Output {
+    const char* name;
+    std::uint64_t rank;
     std::uint64_t nbytes = sizeof(float);
-    for (std::uint64_t size : shape) nbytes *= size;
-    return {name, allocate<std::uint8_t>(nbytes), nbytes, copy_dims(shape), shape.size(), FP32};
-}
+    Memory<std::uint64_t> dims;
+    Memory<std::uint8_t> data;
 
-CustomNodeTensorInfo make_info(const char* name, std::initializer_list<std::uint64_t> shape) {
-    return {name, copy_dims(shape), shape.size(), FP32};
+    Output(const char* name, Shape shape)
+        : name(name), rank(shape.size()), dims(allocate<std::uint64_t>(shape.size())) {
+        std::copy(shape.begin(), shape.end(), dims.get());
+        for (std::uint64_t size : shape) nbytes *= size;
+        data = allocate<std::uint8_t>(nbytes);
+    }
+    CustomNodeTensor hand_over() {
+        return {name, data.release(), nbytes, dims.release(), rank, FP32};
+    }
+};
+
+int describe(const char* first, Shape first_shape, const char* second, Shape second_shape,
+             CustomNodeTensorInfo** info, int* infoCount) {
+    auto infos = allocate<CustomNodeTensorInfo>(2);
+    auto first_dims = allocate<std::uint64_t>(first_shape.size());
+    auto second_dims = allocate<std::uint64_t>(second_shape.size());
+    std::copy(first_shape.begin(), first_shape.end(), first_dims.get());
+    std::copy(second_shape.begin(), second_shape.end(), second_dims.get());
+    infos[0] = {first, first_dims.release(), first_shape.size(), FP32};
+    infos[1] = {second, second_dims.release(), second_shape.size(), FP32};
+    *info = infos.release();
+    *infoCount = 2;
+    return 0;
 }
 
 /* The pixels of a box; at least one, and inside the image. */
@@ -102,23 +128,25 @@ int execute(const CustomNodeTensor* inputs, int inputsCount, CustomNodeTensor** 
         const CustomNodeTensor* boxes = find("boxes", inputs, inputsCount);
         if (image == nullptr || boxes == nullptr) return 1;
         if (image->dimsCount != 4 || image->dims[0] != 1 || image->dims[3] != 3) return 1;
+        if (image->dims[1] == 0 || image->dims[2] == 0) return 1; /* nothing to cut from */
         if (boxes->dimsCount != 3 || boxes->dims[0] != 1 || boxes->dims[2] != 4) return 1;
 
         const cv::Size size = *static_cast<cv::Size*>(manager);
         const cv::Mat pixels(image->dims[1], image->dims[2], CV_32FC3, image->data);
         const auto* box = reinterpret_cast<const float*>(boxes->data);
         const std::uint64_t count = boxes->dims[1];
-        auto* made = allocate<CustomNodeTensor>(2);
-        made[0] = make_tensor("crops", {count, 1, std::uint64_t(size.height),
-                                        std::uint64_t(size.width), 3});
-        made[1] = make_tensor("where", {count, 1, 4});
-        std::memcpy(made[1].data, boxes->data, boxes->dataBytes);
+        auto made = allocate<CustomNodeTensor>(2);
+        Output crops("crops", {count, 1, std::uint64_t(size.height), std::uint64_t(size.width), 3});
+        Output where("where", {count, 1, 4});
+        std::memcpy(where.data.get(), boxes->data, boxes->dataBytes);
         for (std::uint64_t i = 0; i < count; i++) {
-            std::uint8_t* place = made[0].data + i * size.area() * 3 * sizeof(float);
+            std::uint8_t* place = crops.data.get() + i * size.area() * 3 * sizeof(float);
             cv::Mat crop(size, CV_32FC3, place);
             cv::resize(pixels(to_pixels(box + 4 * i, pixels.size())), crop, size);
         }
-        *outputs = made;
+        made[0] = crops.hand_over();
+        made[1] = where.hand_over();
+        *outputs = made.release();
         *outputsCount = 2;
         return 0;
     });
@@ -126,11 +154,7 @@ int execute(const CustomNodeTensor* inputs, int inputsCount, CustomNodeTensor** 
 
 int getInputsInfo(CustomNodeTensorInfo** info, int* infoCount, const CustomNodeParam*, int, void*) {
     return guarded([=] {
-        *info = allocate<CustomNodeTensorInfo>(2);
-        (*info)[0] = make_info("image", {1, 0, 0, 3});
-        (*info)[1] = make_info("boxes", {1, 0, 4});
-        *infoCount = 2;
-        return 0;
+        return describe("image", {1, 0, 0, 3}, "boxes", {1, 0, 4}, info, infoCount);
     });
 }
 
@@ -138,12 +162,8 @@ int getOutputsInfo(CustomNodeTensorInfo** info, int* infoCount, const CustomNode
                    void* manager) {
     return guarded([=] {
         const cv::Size size = *static_cast<cv::Size*>(manager);
-        *info = allocate<CustomNodeTensorInfo>(2);
-        (*info)[0] = make_info("crops", {0, 1, std::uint64_t(size.height),
-                                         std::uint64_t(size.width), 3});
-        (*info)[1] = make_info("where", {0, 1, 4});
-        *infoCount = 2;
-        return 0;
+        const Shape crops = {0, 1, std::uint64_t(size.height), std::uint64_t(size.width), 3};
+        return describe("crops", crops, "where", {0, 1, 4}, info, infoCount);
     });
 }
 

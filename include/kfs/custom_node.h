@@ -9,7 +9,8 @@
  *   - the data of a tensor when its last user is gone, maybe from another thread and after later
  *     calls of `execute`.
  * Names are never released: use literals. After `execute` has returned anything but 0, nothing is
- * released. Functions return 0 on success, and may be called from several threads at a time.
+ * released. Functions return 0 on success, and may be called from several threads at a time. What
+ * they throw in C++ counts as a failure.
  */
 #ifndef KFS_CUSTOM_NODE_H
 #define KFS_CUSTOM_NODE_H

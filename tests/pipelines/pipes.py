@@ -121,11 +121,12 @@ def refused(code: str, text: str = "") -> Iterator[None]:
 
 
 def compile_library(source: Path, folder: Path) -> Path:
-    """A shared object of a C file."""
+    """A shared object of a file in C or C++."""
     target = folder / f"lib{source.stem}.so"
+    compiler = ["cc", "-std=c11"] if source.suffix == ".c" else ["c++", "-std=c++17"]
     include = Path(__file__).parents[2] / "include"
     subprocess.run(
-        ["cc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{include}",
+        [*compiler, "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{include}",
          "-o", str(target), str(source), "-lm"],
         check=True,
     )  # fmt: skip

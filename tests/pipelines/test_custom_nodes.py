@@ -39,7 +39,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "custom_nodes"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("libraries")
-    for source in (*C_NODES.glob("*.c"), EXAMPLES / "add.c"):
+    for source in (*C_NODES.glob("*.c*"), EXAMPLES / "add.c"):
         compile_library(source, folder)
     return folder
 
@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def libraries(folder: Path) -> dict[str, Library]:
     return {
         name: open_library(LibrarySpec(name, f"lib{name}.so"), folder)
-        for name in ("add", "add_sub", "bad", "maximum", "ops", "pool", "repeat")
+        for name in ("add", "add_sub", "bad", "maximum", "ops", "pool", "repeat", "throws")
     }
 
 
@@ -144,15 +144,20 @@ def test_a_count_the_library_does_not_keep(
         ("null", "null pointer"),
         ("count", "gave 0 outputs"),
         ("negative", "gave -1 outputs"),
+        ("many", "gave 2147483647 outputs"),
         ("precision", "unknown precision 77"),
         ("unspecified", "unknown precision 0"),
         ("size", "has 39 bytes; (1,10) of FP32 takes 40"),
         ("unnamed", "no name"),
         ("renamed", "output result is missing"),
+        ("no utf-8", "output result is missing"),
         ("rank", "dimensions that cannot be read"),
         ("no dims", "dimensions that cannot be read"),
         ("no data", "has no data"),
-        ("huge", "has 40 bytes"),
+        ("huge", "which no tensor has"),
+        ("vast", "which no tensor has"),
+        ("given", "an output is an input's memory"),
+        ("in given", "an output is an input's memory"),
         ("shape", "Node: response output: y Expected: (1,10); Actual: (2,5)"),
     ],
 )
@@ -211,10 +216,12 @@ def test_a_dynamic_demultiplexer_says_the_count_that_its_library_says(
         ("outputs", "NODE_LIBRARY_METADATA_FAILED"),
         ("inputs null", "NODE_LIBRARY_OUTPUTS_CORRUPTED"),
         ("inputs count", "NODE_LIBRARY_OUTPUTS_CORRUPTED_COUNT"),
+        ("inputs many", "NODE_LIBRARY_OUTPUTS_CORRUPTED_COUNT"),
         ("outputs null", "NODE_LIBRARY_OUTPUTS_CORRUPTED"),
         ("outputs count", "NODE_LIBRARY_OUTPUTS_CORRUPTED_COUNT"),
         ("info rank", "NODE_LIBRARY_OUTPUTS_CORRUPTED"),
         ("info dims", "NODE_LIBRARY_OUTPUTS_CORRUPTED"),
+        ("info vast", "NODE_LIBRARY_OUTPUTS_CORRUPTED"),
     ],
 )
 def test_a_library_that_cannot_describe_itself(
@@ -226,6 +233,92 @@ def test_a_library_that_cannot_describe_itself(
         load(models_catalog, entry(["x"], [node], y="bad.y"), libraries)
     assert caught.value.status == status
     assert counted(folder, "bad", "blocks") == before
+
+
+def test_the_first_of_two_outputs_of_one_name_counts(
+    models_catalog: Catalog, libraries: dict[str, Library], folder: Path
+) -> None:
+    node = custom("bad", "bad", {"y": "result"}, {"mode": "twice"}, numbers="request.x")
+    p = load(models_catalog, entry(["x"], [node], y="bad.y"), libraries)
+    gc.collect()
+    before = counted(folder, "bad", "blocks")
+    assert np.array_equal(infer(p, x=X)["y"], X)
+    gc.collect()
+    assert counted(folder, "bad", "blocks") == before
+
+
+@pytest.mark.parametrize("mode", ["given", "in given", "vast", "many", "size", "execute"])
+def test_thousands_of_faults_leave_nothing(
+    models_catalog: Catalog, libraries: dict[str, Library], mode: str
+) -> None:
+    node = custom("bad", "bad", {"y": "result"}, {"mode": mode}, numbers="request.x")
+    p = load(models_catalog, entry(["x"], [node], y="bad.y"), libraries)
+
+    def fail(count: int) -> None:
+        for _ in range(count):
+            with CallContext() as call, suppress(ServingError):
+                p.infer({"x": X}, call)
+                raise AssertionError("it should have failed")
+
+    process = psutil.Process()
+    fail(200)
+    before = process.memory_info().rss
+    fail(2000)
+    assert process.memory_info().rss - before < 1 << 20
+
+
+def thrower(**params: str) -> dict[str, Any]:
+    return custom("n", "throws", {"y": "numbers"}, params, numbers="request.x")
+
+
+@pytest.mark.parametrize(
+    ("params", "text"),
+    [
+        ({"from": "execute"}, "execute threw no \ufffd such row"),
+        ({"a number from": "execute"}, "execute threw something that is no std::exception"),
+    ],
+)
+def test_what_a_library_throws_ends_the_call(
+    models_catalog: Catalog, libraries: dict[str, Library], params: dict[str, str], text: str
+) -> None:
+    p = load(models_catalog, entry(["x"], [thrower(**params)], y="n.y"), libraries)
+    for _ in range(3):
+        with refused("INTERNAL", f"Custom node failed on execution - Node: n {text}"):
+            infer(p, x=X)
+    p.unload()
+
+
+@pytest.mark.parametrize(
+    ("function", "status"),
+    [
+        ("initialize", "NODE_LIBRARY_INITIALIZE_FAILED"),
+        ("getInputsInfo", "NODE_LIBRARY_METADATA_FAILED"),
+        ("getOutputsInfo", "NODE_LIBRARY_METADATA_FAILED"),
+    ],
+)
+def test_what_a_library_throws_refuses_the_pipeline(
+    models_catalog: Catalog, libraries: dict[str, Library], function: str, status: str
+) -> None:
+    config = entry(["x"], [thrower(**{"from": function})], y="n.y")
+    with pytest.raises(
+        PipelineError, match=f"library throws: {function} threw no . such"
+    ) as caught:
+        load(models_catalog, config, libraries)
+    assert caught.value.status == status
+
+
+def test_what_a_library_throws_when_it_is_given_something_back_is_logged(
+    models_catalog: Catalog, libraries: dict[str, Library], caplog: pytest.LogCaptureFixture
+) -> None:
+    p = load(models_catalog, entry(["x"], [thrower(to="release")], y="n.y"), libraries)
+    assert np.array_equal(infer(p, x=X)["y"], X)
+    p.unload()
+    gc.collect()
+    told = {record.message for record in caplog.records if record.levelname == "WARNING"}
+    assert told == {
+        "release of a custom node threw not now",
+        "deinitialize of a custom node threw not now",
+    }
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,8 @@ def test_the_example_with_opencv_works(models_catalog: Catalog, folder: Path) ->
         assert np.array_equal(crop, np.broadcast_to(np.float32(colour), (1, 2, 4, 3)))
     with refused("ABORTED"):
         infer(p, image=image, boxes=boxes[:, :0])
+    with refused("INTERNAL", "Node: cut execute returned 1"):
+        infer(p, image=image[:, :0], boxes=boxes)
     p.unload()
 
 

@@ -88,6 +88,14 @@ def test_a_file_that_is_no_node(tmp_path: Path, text: str, status: str) -> None:
     assert caught.value.status == status
 
 
+def test_a_dimension_that_no_tensor_has(models_catalog: Catalog, tmp_path: Path) -> None:
+    (tmp_path / "node.py").write_text(HEAD.replace("[1, 10]", "[1, 2**63]") + "        pass\n")
+    libraries = {"node": open_library(LibrarySpec("node", "node.py"), tmp_path)}
+    node = custom("n", "node", {"y": "y"}, x="request.x")
+    with pytest.raises(PipelineError, match="no dimension has the size 9223372036854775808"):
+        load(models_catalog, entry(["x"], [node], y="n.y"), libraries)
+
+
 def test_a_model_takes_what_a_node_only_passed_on(models_catalog: Catalog, tmp_path: Path) -> None:
     libraries = library(tmp_path, 'return {"y": inputs["x"]}')
     nodes = [custom("n", "node", {"y": "y"}, x="request.x"), model("m", "dummy", b="n.y")]

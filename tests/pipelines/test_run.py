@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from pipelines.pipes import X, custom, entry, infer, load, model, model_catalog,
 from kfs.datatypes import DATATYPES
 from kfs.repository.catalog import Catalog
 from kfs.servables.base import CallContext
+from kfs.servables.model.slots import Slot
 from kfs.signature import Signature, TensorSpec, fixed
 from kfs.tensors.arrays import StringTensor, Tensor, TensorMap
 
@@ -245,6 +247,26 @@ def test_sessions_run_side_by_side_when_nothing_is_known_of_them() -> None:
     config = entry(["x"], nodes, **{f"{name}_y": f"{name}.y" for name in names})
     p = load(Catalog(), config, {"meeting": Meeting()})
     assert len(infer(p, x=X)) == 3
+
+
+def test_siblings_infer_in_as_many_slots_as_their_model_has(
+    models_catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = threading.Barrier(2)
+    alone = Slot.infer
+
+    def infer_together(slot: Slot, *arguments: Any) -> None:
+        together.wait(timeout=30)
+        alone(slot, *arguments)
+
+    monkeypatch.setattr(Slot, "infer", infer_together)
+    shards = load(
+        models_catalog, entry(["b"], [model("n", "dummy", b="request.b")], split=2, a="n.a")
+    )
+    assert np.array_equal(infer(shards, b=np.stack([X, 2 * X]))["a"], np.stack([X, 2 * X]) + 1)
+    nodes = [model(name, "dummy", b="request.b") for name in ("n", "m")]
+    wide = load(models_catalog, entry(["b"], nodes, a="n.a", b="m.a"))
+    assert np.array_equal(infer(wide, b=X)["b"], X + 1)
 
 
 def test_the_first_error_ends_a_call_and_the_rest_is_drained(tmp_path: Path) -> None:

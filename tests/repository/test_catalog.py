@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
 from kfs.repository.catalog import Catalog
 from kfs.servables.base import CallContext, Servable
 from kfs.signature import Signature
-from kfs.tensors.arrays import TensorMap
+from kfs.tensors.arrays import NOWHERE, Array, TensorMap
 
 N_REPLACEMENTS = 3000
 
@@ -25,7 +25,9 @@ class Nothing(Servable):
         self.signature = Signature.of([], [])
         self.is_loaded = True
 
-    def infer(self, tensors: TensorMap, call: CallContext) -> TensorMap:
+    def infer(
+        self, tensors: TensorMap, call: CallContext, places: Mapping[str, Array] = NOWHERE
+    ) -> TensorMap:
         return {}
 
     def unload(self) -> None:

@@ -1,1 +1,4 @@
-"""The hot path: bytes, memory and datatypes; nothing of numpy, openvino or grpc."""
+"""What has to be compiled: the hot path, bytes, memory and datatypes, and calls into custom nodes.
+
+Nothing of numpy, openvino or grpc.
+"""

@@ -10,17 +10,22 @@ from kfs._fast.strings import Rows
 from kfs._fast.wire import Request
 from kfs.datatypes import DATATYPES
 from kfs.errors import ServingError
+from kfs.settings import MAX_MESSAGE_NBYTES
 from kfs.signature import Signature, TensorSpec
 from kfs.tensors.arrays import Array, StringTensor, Tensor, TensorMap, array_over
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from typing_extensions import Buffer
 
     from kfs._fast.response import OutputData
 
 _UINT8 = DATATYPES["UINT8"]
+
+# To tell OpenVINO a place costs some microseconds for each inference; below this a copy costs
+# no more.
+_MIN_STRAIGHT_NBYTES = 1 << 20
 
 
 def select_outputs(request: Request, signature: Signature) -> tuple[TensorSpec, ...]:
@@ -73,13 +78,19 @@ def write_answer(
 
 def has_place(spec: TensorSpec) -> bool:
     """Whether the place of this output in a message is known before its values are."""
-    return spec.nbytes is not None and not _is_named_as_strings(spec)
+    return 0 < (spec.nbytes or 0) <= MAX_MESSAGE_NBYTES and not _is_named_as_strings(spec)
+
+
+def choose_straight(outputs: Iterable[TensorSpec]) -> list[TensorSpec]:
+    """Those that have a place, if they are so large that it pays to write them there at once."""
+    placed = [spec for spec in outputs if has_place(spec)]
+    return placed if sum(spec.nbytes or 0 for spec in placed) >= _MIN_STRAIGHT_NBYTES else []
 
 
 def reserve_answer(
     name: str, version: int, id: str, wanted: tuple[TensorSpec, ...], *, stream: bool
-) -> tuple[bytes, list[Array]]:
-    """The same message, and arrays over the places of its outputs, which all have one.
+) -> tuple[bytes, dict[str, Array]]:
+    """The same message, and arrays over the places of its outputs, which all have one of their own.
 
     They are to be filled before anyone else sees the message.
     """
@@ -88,10 +99,10 @@ def reserve_answer(
         for spec in wanted
     ]
     message, places = reserve_response(name, str(version), id, sizes, stream=stream)
-    arrays = [
-        array_over(place, spec.datatype, spec.static_shape or ())
+    arrays = {
+        spec.name: array_over(place, spec.datatype, spec.static_shape or ())
         for place, spec in zip(places, wanted, strict=True)
-    ]
+    }
     return message, arrays
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import TracebackType
 from typing import Protocol
 
@@ -14,12 +14,12 @@ from kfs._fast.response import write_error
 from kfs._fast.wire import Request
 from kfs.errors import ServingError
 from kfs.metrics.servables import ServableMetrics, infer_method
-from kfs.servables.answers import select_outputs, write_answer
+from kfs.servables.answers import reserve_answer, select_outputs, write_answer
 from kfs.servables.binding import bind
 from kfs.servables.outline import Outline
 from kfs.servables.request_log import log_request
 from kfs.signature import Signature, TensorSpec
-from kfs.tensors.arrays import TensorMap
+from kfs.tensors.arrays import NOWHERE, Array, TensorMap
 
 _log = logging.getLogger("kfs.server")
 
@@ -111,6 +111,8 @@ class Servable(ABC):
         signature: its inputs and outputs.
         metrics: what is counted of it.
         is_auto: requests reshape it (batch_size or shape auto), so that no pipeline can use it.
+        straight_outputs: the names of those that it can write where they are wanted, which saves
+            a copy; their places in a response are known before the inference.
     """
 
     name: str
@@ -118,6 +120,7 @@ class Servable(ABC):
     signature: Signature
     metrics: ServableMetrics = ServableMetrics()
     is_auto: bool = False
+    straight_outputs: Collection[str] = ()
 
     def respond(self, request: Request, call: CallContext, *, stream: bool = False) -> bytes:
         """A serialized ModelInferResponse to one request, or the ModelStreamInferResponse with it.
@@ -139,20 +142,22 @@ class Servable(ABC):
         tensors = self.bind(request)
         # Before inference: the request is what asks for something that no message can carry.
         wanted = select_outputs(request, self.signature)
-        return self._compute(tensors, wanted, request.id, call, stream=stream)
+        if not self._writes_straight(wanted):
+            outputs = self.infer(tensors, call)
+            return write_answer(self.name, self.version, request.id, wanted, outputs, stream=stream)
+        answer, places = reserve_answer(self.name, self.version, request.id, wanted, stream=stream)
+        outputs = self.infer(tensors, call, places)
+        for name, place in places.items():
+            place[...] = outputs[name]  # numpy copies nothing where it is the place already
+        return answer
 
-    def _compute(
-        self,
-        tensors: TensorMap,
-        wanted: tuple[TensorSpec, ...],
-        id: str,
-        call: CallContext,
-        *,
-        stream: bool,
-    ) -> bytes:
-        """The answer with the outputs that are wanted."""
-        outputs = self.infer(tensors, call)
-        return write_answer(self.name, self.version, id, wanted, outputs, stream=stream)
+    def _writes_straight(self, wanted: tuple[TensorSpec, ...]) -> bool:
+        """Whether all outputs can be written into the answer itself."""
+        if not self.straight_outputs:
+            return False
+        names = {spec.name for spec in wanted}
+        # An output that is wanted twice has two places, of which only one would be filled.
+        return len(names) == len(wanted) and all(name in self.straight_outputs for name in names)
 
     def stream(
         self, requests: Iterator[Request | ServingError], new_context: NewContext, sink: StreamSink
@@ -206,8 +211,14 @@ class Servable(ABC):
         return bind(request, self.signature)
 
     @abstractmethod
-    def infer(self, tensors: TensorMap, call: CallContext) -> TensorMap:
+    def infer(
+        self, tensors: TensorMap, call: CallContext, places: Mapping[str, Array] = NOWHERE
+    ) -> TensorMap:
         """Every output by name, valid until `call` is closed.
+
+        Args:
+            places: where some of the outputs may be written, each of the datatype and the shape
+                of the signature; what is not written there lies elsewhere.
 
         Raises:
             ServingError: the inference failed, or nobody waits for it any more.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,9 @@ class StringTensor:
 
 Tensor = Array | StringTensor
 TensorMap = dict[str, Tensor]
+
+#: No memory in which outputs are wanted.
+NOWHERE: Mapping[str, Array] = MappingProxyType({})
 
 
 def array_over(view: TensorView, datatype: Datatype, shape: tuple[int, ...]) -> Array:

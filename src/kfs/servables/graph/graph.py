@@ -42,7 +42,7 @@ from kfs.servables.graph.spec import GraphError, parse_graph
 from kfs.servables.graph.straight import run_straight
 from kfs.servables.outline import Outline
 from kfs.signature import Signature, TensorSpec
-from kfs.tensors.arrays import TensorMap
+from kfs.tensors.arrays import NOWHERE, Array, TensorMap
 
 _log = logging.getLogger("kfs.graph")
 
@@ -126,7 +126,9 @@ class Graph(Servable):
         self._release()
         _log.info("Unloaded graph %s", self.name)
 
-    def infer(self, tensors: TensorMap, call: CallContext) -> TensorMap:
+    def infer(
+        self, tensors: TensorMap, call: CallContext, places: Mapping[str, Array] = NOWHERE
+    ) -> TensorMap:
         """Graphs answer requests alone: packets are more than tensors."""
         raise ServingError(errors.INTERNAL_ERROR, f"{self.name} is a graph")
 

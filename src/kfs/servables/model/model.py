@@ -14,20 +14,17 @@ from kfs._fast.wire import Request
 from kfs.datatypes import DATATYPES
 from kfs.errors import ModelLoadError, ServingError
 from kfs.metrics.servables import ModelMetrics, elapsed_us
-from kfs.servables.answers import has_place, reserve_answer
+from kfs.servables.answers import choose_straight
 from kfs.servables.base import CallContext, Servable
 from kfs.servables.binding import bind
 from kfs.servables.model.compile import Compiled, compile_model, is_alias_safe
-from kfs.servables.model.slots import NOWHERE, Slot, Slots, check_strings
+from kfs.servables.model.slots import Slots, check_strings
 from kfs.settings import ModelSettings
 from kfs.signature import ANY, Signature, TensorSpec, fixed, format_shape
-from kfs.tensors.arrays import Array, TensorMap
+from kfs.tensors.arrays import NOWHERE, Array, TensorMap
 
 _log = logging.getLogger("kfs.model")
 _BYTES = DATATYPES["BYTES"]
-
-# To bind outputs costs some microseconds for each inference; below this a copy costs no more.
-_MIN_STRAIGHT_NBYTES = 1 << 20
 
 
 class _Program:
@@ -58,42 +55,33 @@ class _Program:
             for index, spec in enumerate(self.compiled.outputs)
             if spec.datatype.name in DATATYPES
         ]
-        #: The index, by name, of outputs that OpenVINO is to write into the response itself.
-        self.straight_outputs = self._choose_straight() if alias else {}
+        self.straight_outputs = self._choose_straight() if alias else frozenset()
         metrics.slots.inc(n_slots)
         metrics.streams.inc(self.compiled.n_streams)
 
-    def _choose_straight(self) -> dict[str, int]:
-        """Those of one shape, if they are so large that it pays to bind them for each inference."""
-        fixed = {
-            spec: index
-            for index, spec in self.served_outputs
-            if has_place(spec) and index not in self.compiled.passed
-        }
-        if sum(spec.nbytes or 0 for spec in fixed) < _MIN_STRAIGHT_NBYTES:
-            return {}
-        return {spec.name: index for spec, index in fixed.items()}
+    def _choose_straight(self) -> frozenset[str]:
+        """The names of outputs that OpenVINO is to write where they are wanted."""
+        computed = [
+            spec for index, spec in self.served_outputs if index not in self.compiled.passed
+        ]
+        return frozenset(spec.name for spec in choose_straight(computed))
 
     def unload(self) -> None:
         self._metrics.slots.dec(self.compiled.n_slots)
         self._metrics.streams.dec(self.compiled.n_streams)
 
-    def run(
-        self, tensors: TensorMap, call: CallContext, outputs: Mapping[int, Array] = NOWHERE
-    ) -> Slot:
-        """The slot after an inference; outputs go to the arrays given, the others lie in it."""
+    def infer(
+        self, tensors: TensorMap, call: CallContext, places: Mapping[str, Array]
+    ) -> TensorMap:
+        straight = self._straight(places) if places else {}
         slot = self.slots.take(call)
         call.check()
         begin = time.perf_counter()
-        slot.infer([tensors[name] for name in self.input_names], outputs)
+        slot.infer([tensors[name] for name in self.input_names], straight)
         self._metrics.inference_time.observe(elapsed_us(begin))
-        return slot
-
-    def infer(self, tensors: TensorMap, call: CallContext) -> TensorMap:
-        slot = self.run(tensors, call)
         outputs: TensorMap = {}
         for index, spec in self.served_outputs:
-            output = slot.output(index)
+            output = straight[index] if index in straight else slot.output(index)
             if not spec.accepts(output.shape):
                 raise ServingError(
                     errors.INTERNAL_ERROR,
@@ -102,6 +90,16 @@ class _Program:
                 )
             outputs[spec.name] = output
         return outputs
+
+    def _straight(self, places: Mapping[str, Array]) -> dict[int, Array]:
+        """By index, the places that OpenVINO takes: it wants its own datatype and shape."""
+        return {
+            index: place
+            for index, spec in self.served_outputs
+            if spec.name in self.straight_outputs
+            and (place := places.get(spec.name)) is not None
+            and (place.shape, place.dtype.str) == (spec.static_shape, spec.datatype.numpy)
+        }
 
 
 class Model(Servable):
@@ -119,6 +117,8 @@ class Model(Servable):
         self.metrics: ModelMetrics = metrics
         self._program = _Program(settings, folder, metrics)
         self.signature = self._program.compiled.signature
+        if not self.is_auto:
+            self.straight_outputs = self._program.straight_outputs
 
     @classmethod
     def load(
@@ -141,31 +141,12 @@ class Model(Servable):
         model._log_loaded()
         return model
 
-    def _compute(
-        self,
-        tensors: TensorMap,
-        wanted: tuple[TensorSpec, ...],
-        id: str,
-        call: CallContext,
-        *,
-        stream: bool,
-    ) -> bytes:
-        straight = self._program.straight_outputs
-        names = {spec.name for spec in wanted}
-        # An output that is wanted twice has two places, of which OpenVINO would fill one.
-        if self.is_auto or not names <= straight.keys() or len(names) != len(wanted):
-            return super()._compute(tensors, wanted, id, call, stream=stream)
-        answer, places = reserve_answer(self.name, self.version, id, wanted, stream=stream)
+    def infer(
+        self, tensors: TensorMap, call: CallContext, places: Mapping[str, Array] = NOWHERE
+    ) -> TensorMap:
         self.metrics.current.inc()
         call.on_close(self.metrics.current.dec)
-        indices = [straight[spec.name] for spec in wanted]
-        self._program.run(tensors, call, dict(zip(indices, places, strict=True)))
-        return answer
-
-    def infer(self, tensors: TensorMap, call: CallContext) -> TensorMap:
-        self.metrics.current.inc()
-        call.on_close(self.metrics.current.dec)
-        return self._program_for(tensors, call).infer(tensors, call)
+        return self._program_for(tensors, call).infer(tensors, call, places)
 
     def _program_for(self, tensors: TensorMap, call: CallContext) -> _Program:
         return self._program

@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping
 from functools import cache
 from queue import Empty, SimpleQueue
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,6 @@ from kfs.metrics.servables import ModelMetrics, elapsed_us
 from kfs.servables.base import CallContext
 from kfs.servables.model.words import words_of
 from kfs.tensors.arrays import Array, StringTensor, Tensor
-
-#: No outputs that go elsewhere.
-NOWHERE: Mapping[int, Array] = MappingProxyType({})
 
 # How often a waiting call looks whether its client is still there.
 _LOOK_S = 0.25
@@ -44,11 +40,12 @@ class Slot:
             output.element_type == ov.Type.string for output in request.model_outputs
         )
 
-    def infer(self, inputs: list[Tensor], outputs: Mapping[int, Array] = NOWHERE) -> None:
+    def infer(self, inputs: list[Tensor], outputs: Mapping[int, Array]) -> None:
         """Bind `inputs`, by index of the model's inputs, and run.
 
         Args:
-            outputs: arrays to write outputs into, by index, each of the shape the output has.
+            outputs: arrays to write outputs into, by index, each of the shape the output has;
+                the others lie in the slot.
 
         Raises:
             ServingError: INTERNAL, with OpenVINO's own words.

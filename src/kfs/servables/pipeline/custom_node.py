@@ -2,7 +2,7 @@
 
 Who owns what: the library allocates what it returns and the server gives it back with the
 library's own `release`: dims at once, arrays of structures at once, data when its last user is
-gone. Names are never released. A call of ctypes does not hold the GIL.
+gone. Names are never released. Functions are called without the GIL, and what they throw is caught.
 
 include/kfs/custom_node.h declares the same interface in C.
 """
@@ -15,13 +15,14 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kfs import errors
+from kfs._fast.library import Functions
 from kfs.datatypes import DATATYPES, UNSUPPORTED, Datatype
 from kfs.errors import ServingError
 from kfs.servables.pipeline.faults import PipelineError
@@ -39,6 +40,7 @@ _UINT64_MAX = (1 << 64) - 1
 _MAX_RANK = 32
 _DIMS = [ctypes.c_uint64 * rank for rank in range(65)]  # as many as numpy has
 _MAX_TENSORS = 100_000
+_MAX_SIZE = (1 << 63) - 1
 
 
 class _Tensor(ctypes.Structure):
@@ -65,21 +67,9 @@ class _Param(ctypes.Structure):
     _fields_ = (("key", ctypes.c_char_p), ("value", ctypes.c_char_p))
 
 
-_PARAMS = (ctypes.POINTER(_Param), ctypes.c_int)
-_DESCRIBE = (
-    ctypes.POINTER(ctypes.POINTER(_Info)), ctypes.POINTER(ctypes.c_int), *_PARAMS, ctypes.c_void_p,
+_FUNCTIONS = (
+    "initialize", "deinitialize", "execute", "getInputsInfo", "getOutputsInfo", "release",
 )  # fmt: skip
-_FUNCTIONS: dict[str, tuple[Any, ...]] = {
-    "initialize": (ctypes.POINTER(ctypes.c_void_p), *_PARAMS),
-    "deinitialize": (ctypes.c_void_p,),
-    "execute": (
-        ctypes.POINTER(_Tensor), ctypes.c_int, ctypes.POINTER(ctypes.POINTER(_Tensor)),
-        ctypes.POINTER(ctypes.c_int), *_PARAMS, ctypes.c_void_p,
-    ),
-    "getInputsInfo": _DESCRIBE,
-    "getOutputsInfo": _DESCRIBE,
-    "release": (ctypes.c_void_p, ctypes.c_void_p),
-}  # fmt: skip
 
 
 def _open(path: Path) -> ctypes.CDLL:
@@ -101,19 +91,16 @@ class SharedLibrary:
 
     def __init__(self, path: Path) -> None:
         self._library = _open(path)
-        functions: dict[str, Callable[..., int]] = {}
-        for name, arguments in _FUNCTIONS.items():
+        addresses = []
+        for name in _FUNCTIONS:
             try:
-                function = getattr(self._library, name)
+                addresses.append(_pointer(getattr(self._library, name)))
             except AttributeError:
                 raise PipelineError(
                     "NODE_LIBRARY_LOAD_FAILED_SYM",
                     f"{path} does not export {name}; needed are {', '.join(_FUNCTIONS)}",
                 ) from None
-            function.argtypes = arguments
-            function.restype = ctypes.c_int
-            functions[name] = function
-        self._functions = functions
+        self._functions = Functions(*addresses)
 
     def initialize(self, params: Mapping[str, str]) -> SharedNode:
         return SharedNode(self._functions, params)
@@ -131,17 +118,15 @@ class _Memory:
 class _Manager:
     """What `initialize` made, alive until closed and until its last output is given back."""
 
-    def __init__(self, functions: Mapping[str, Callable[..., int]], pointer: int | None) -> None:
+    def __init__(self, functions: Functions, pointer: int) -> None:
         self.pointer = pointer
         self._functions = functions
         self._lock = threading.Lock()
         self._n_users = 1
 
-    def release(self, pointer: object) -> None:
+    def release(self, memory: int) -> None:
         """Hand memory back to the library."""
-        code = self._functions["release"](pointer, self.pointer)
-        if code:
-            _log.warning("release of a custom node returned %d", code)
+        _give_back(self._functions.release, memory, self.pointer)
 
     def adopt(self, tensor: _Tensor, datatype: Datatype, dims: tuple[int, ...]) -> Array:
         """The library's memory as an array; given back when nobody uses it any more."""
@@ -149,12 +134,12 @@ class _Manager:
         memory = _Memory(address, datatype.numpy, dims)
         with self._lock:
             self._n_users += 1
-        weakref.finalize(memory, self._give_back, address)
+        weakref.finalize(memory, self._drop, address)
         # The array holds on to `memory`, and so do views of it.
         array: Array = np.asarray(memory)
         return array
 
-    def _give_back(self, address: int) -> None:
+    def _drop(self, address: int) -> None:
         self.release(address)
         self.leave()
 
@@ -164,26 +149,39 @@ class _Manager:
             self._n_users -= 1
             if self._n_users:
                 return
-        code = self._functions["deinitialize"](self.pointer)
-        if code:
-            _log.warning("deinitialize of a custom node returned %d", code)
+        _give_back(self._functions.deinitialize, self.pointer)
+
+
+def _give_back(function: Callable[..., int], *arguments: int) -> None:
+    """Call what gives something back; whoever used it is done, so a fault is only logged."""
+    try:
+        code = function(*arguments)
+    except RuntimeError as error:
+        _log.warning("%s of a custom node threw %s", function.__name__, str(error))
+        return
+    if code:
+        _log.warning("%s of a custom node returned %d", function.__name__, code)
 
 
 class SharedNode:
     """A shared object initialized for one node."""
 
-    def __init__(
-        self, functions: Mapping[str, Callable[..., int]], params: Mapping[str, str]
-    ) -> None:
+    def __init__(self, functions: Functions, params: Mapping[str, str]) -> None:
         self._functions = functions
         self._n_params = len(params)
         pairs = [_Param(key.encode(), value.encode()) for key, value in params.items()]
-        self._params = (_Param * len(pairs))(*pairs) if pairs else None
+        self._array = (_Param * len(pairs))(*pairs)  # held for its address
+        self._params = ctypes.addressof(self._array) if pairs else 0
         pointer = ctypes.c_void_p()
-        code = functions["initialize"](ctypes.byref(pointer), self._params, self._n_params)
+        try:
+            code = functions.initialize(ctypes.addressof(pointer), self._params, self._n_params)
+        except RuntimeError as error:
+            raise PipelineError(
+                "NODE_LIBRARY_INITIALIZE_FAILED", f"initialize threw {error}"
+            ) from error
         if code:
             raise PipelineError("NODE_LIBRARY_INITIALIZE_FAILED", f"initialize returned {code}")
-        self._manager = _Manager(functions, pointer.value)
+        self._manager = _Manager(functions, pointer.value or 0)
         self._is_open = True
 
     def close(self) -> None:
@@ -192,15 +190,24 @@ class SharedNode:
             self._manager.leave()
 
     def describe(self) -> Signature:
-        return Signature.of(self._describe("getInputsInfo"), self._describe("getOutputsInfo"))
+        functions = self._functions
+        return Signature.of(
+            self._describe("getInputsInfo", functions.get_inputs_info),
+            self._describe("getOutputsInfo", functions.get_outputs_info),
+        )
 
-    def _describe(self, function: str) -> list[TensorSpec]:
+    def _describe(self, function: str, describe: Callable[..., int]) -> list[TensorSpec]:
         infos = ctypes.POINTER(_Info)()
         count = ctypes.c_int(0)
-        code = self._functions[function](
-            ctypes.byref(infos), ctypes.byref(count), self._params, self._n_params,
-            self._manager.pointer,
-        )  # fmt: skip
+        try:
+            code = describe(
+                ctypes.addressof(infos), ctypes.addressof(count), self._params, self._n_params,
+                self._manager.pointer,
+            )  # fmt: skip
+        except RuntimeError as error:
+            raise PipelineError(
+                "NODE_LIBRARY_METADATA_FAILED", f"{function} threw {error}"
+            ) from error
         if code:
             raise PipelineError("NODE_LIBRARY_METADATA_FAILED", f"{function} returned {code}")
         if not infos:
@@ -212,7 +219,7 @@ class SharedNode:
                 )
             return self._read_infos(function, infos[: count.value])
         finally:
-            self._manager.release(ctypes.cast(infos, ctypes.c_void_p))
+            self._manager.release(_pointer(infos))
 
     def _read_infos(self, function: str, infos: Sequence[_Info]) -> list[TensorSpec]:
         specs: dict[str, TensorSpec] = {}
@@ -220,11 +227,11 @@ class SharedNode:
         for info in infos:
             dims = _read_dims(info)
             if info.dims:
-                self._manager.release(ctypes.cast(info.dims, ctypes.c_void_p))
-            if dims is None:
+                self._manager.release(_pointer(info.dims))
+            if dims is None or any(_MAX_SIZE < n < _UINT64_MAX for n in dims):
                 fault = PipelineError(
                     "NODE_LIBRARY_OUTPUTS_CORRUPTED",
-                    f"{function} gave {info.n_dims} dimensions that cannot be read",
+                    f"{function} gave {info.n_dims} dimensions that cannot be those of a tensor",
                 )
             elif info.name is not None:
                 name = info.name.decode(errors="replace")
@@ -243,10 +250,13 @@ class SharedNode:
             kept.append(_fill(place, name, tensor))
         outputs = ctypes.POINTER(_Tensor)()
         count = ctypes.c_int(0)
-        code = self._functions["execute"](
-            given, len(inputs), ctypes.byref(outputs), ctypes.byref(count),
-            self._params, self._n_params, self._manager.pointer,
-        )  # fmt: skip
+        try:
+            code = self._functions.execute(
+                ctypes.addressof(given), len(inputs), ctypes.addressof(outputs),
+                ctypes.addressof(count), self._params, self._n_params, self._manager.pointer,
+            )  # fmt: skip
+        except RuntimeError as error:
+            raise ServingError(errors.CUSTOM_NODE_FAILED, f"execute threw {error}") from error
         if code:
             raise ServingError(errors.CUSTOM_NODE_FAILED, f"execute returned {code}")
         if not outputs:
@@ -254,21 +264,22 @@ class SharedNode:
         try:
             if not 0 < count.value <= _MAX_TENSORS:
                 raise _corrupted(f"execute gave {count.value} outputs")
-            return self._adopt_outputs(outputs[: count.value])
+            return self._adopt_outputs(outputs[: count.value], given)
         finally:
-            self._manager.release(ctypes.cast(outputs, ctypes.c_void_p))
+            self._manager.release(_pointer(outputs))
 
-    def _adopt_outputs(self, outputs: Sequence[_Tensor]) -> TensorMap:
+    def _adopt_outputs(self, outputs: Sequence[_Tensor], given: Iterable[_Tensor]) -> TensorMap:
         """Every tensor is taken over or given back, also after a fault; the first fault counts."""
         tensors: TensorMap = {}
         fault: ServingError | None = None
         for tensor in outputs:
             dims = _read_dims(tensor)
             if tensor.dims:
-                self._manager.release(ctypes.cast(tensor.dims, ctypes.c_void_p))
-            wrong = _find_fault(tensor, dims)
+                self._manager.release(_pointer(tensor.dims))
+            is_given = tensor.data and any(_lies_in(tensor.data, place) for place in given)
+            wrong = "an output is an input's memory" if is_given else _find_fault(tensor, dims)
             if wrong is not None:
-                if tensor.data:
+                if tensor.data and not is_given:
                     self._manager.release(tensor.data)
                 fault = fault or _corrupted(wrong)
                 continue
@@ -310,6 +321,17 @@ def _read_dims(described: _Tensor | _Info) -> tuple[int, ...] | None:
     return tuple(described.dims[:count]) if count else ()
 
 
+def _pointer(value: Any) -> int:
+    """The address in a pointer or of a function; 0 for NULL."""
+    return ctypes.cast(value, ctypes.c_void_p).value or 0
+
+
+def _lies_in(address: int, given: _Tensor) -> bool:
+    start: int = given.data or 0
+    nbytes: int = given.nbytes
+    return start <= address < start + max(nbytes, 1)
+
+
 def _find_fault(tensor: _Tensor, dims: tuple[int, ...] | None) -> str | None:
     if tensor.name is None:
         return "an output has no name"
@@ -319,6 +341,8 @@ def _find_fault(tensor: _Tensor, dims: tuple[int, ...] | None) -> str | None:
         return f"output {name} has the unknown precision {tensor.precision}"
     if dims is None:
         return f"output {name} has {tensor.n_dims} dimensions that cannot be read"
+    if math.prod(filter(None, dims)) * datatype.itemsize > _MAX_SIZE:
+        return f"output {name} has the shape {format_shape(dims)}, which no tensor has"
     expected = math.prod(dims) * datatype.itemsize
     if not tensor.data:
         return f"output {name} has no data; a pointer is needed even to nothing"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 from kfs import errors
@@ -10,13 +11,16 @@ from kfs.servables.base import CallContext, Servable, ServableSource
 from kfs.servables.checks import check_input
 from kfs.servables.pipeline.library import LibraryNode
 from kfs.signature import Signature
-from kfs.tensors.arrays import TensorMap
+from kfs.tensors.arrays import NOWHERE, Array, TensorMap
 
 
-class Put(Protocol):
-    """Takes the outputs by the model's or library's names."""
+class Results(Protocol):
+    """Where the outputs of one session go, by the model's or library's names."""
 
-    def __call__(self, outputs: TensorMap, *, borrowed: bool) -> None:
+    def places(self, names: Collection[str]) -> dict[str, Array]:
+        """Where those of `names` may be written that have a place, before they are put."""
+
+    def put(self, outputs: TensorMap, *, borrowed: bool) -> None:
         """
         Args:
             borrowed: their memory is valid only during this call.
@@ -29,8 +33,8 @@ class Put(Protocol):
 class Node(Protocol):
     """Runs one session of a step."""
 
-    def run(self, inputs: TensorMap, put: Put, call: CallContext, *, is_last: bool) -> None:
-        """Hand the outputs to `put`.
+    def run(self, inputs: TensorMap, results: Results, call: CallContext, *, is_last: bool) -> None:
+        """Put the outputs into `results`.
 
         Args:
             is_last: nothing runs in this call after it, so it may hold on to what it leased
@@ -56,26 +60,34 @@ class ModelNode:
         self._version_text = "" if version is None else str(version)
         self._signature = signature
 
-    def run(self, inputs: TensorMap, put: Put, call: CallContext, *, is_last: bool) -> None:
+    def run(self, inputs: TensorMap, results: Results, call: CallContext, *, is_last: bool) -> None:
         lease = self._source.lease(self._name, self._version_text, call)
         if is_last:
             call.on_close(lease.release)
-            self._infer(lease.servable, inputs, put, call, borrowed=False)
+            self._infer(lease.servable, inputs, results, call, borrowed=False)
             return
         try:
             with call.part() as part:
-                self._infer(lease.servable, inputs, put, part, borrowed=True)
+                self._infer(lease.servable, inputs, results, part, borrowed=True)
         finally:
             lease.release()
 
     def _infer(
-        self, servable: Servable, inputs: TensorMap, put: Put, call: CallContext, *, borrowed: bool
+        self,
+        servable: Servable,
+        inputs: TensorMap,
+        results: Results,
+        call: CallContext,
+        *,
+        borrowed: bool,
     ) -> None:
         if servable.signature is not self._signature:
             self._check_names(servable.signature)
         for spec in servable.signature.inputs:
             check_input(spec, inputs[spec.name])
-        put(servable.infer(inputs, call), borrowed=borrowed)
+        names = servable.straight_outputs
+        places = results.places(names) if names else NOWHERE
+        results.put(servable.infer(inputs, call, places), borrowed=borrowed)
 
     def _check_names(self, now: Signature) -> None:
         """Another version than the pipeline was planned with still has to fit into it."""
@@ -98,6 +110,6 @@ class CustomNode:
     def __init__(self, instance: LibraryNode) -> None:
         self._instance = instance
 
-    def run(self, inputs: TensorMap, put: Put, call: CallContext, *, is_last: bool) -> None:
+    def run(self, inputs: TensorMap, results: Results, call: CallContext, *, is_last: bool) -> None:
         call.check()
-        put(self._instance.execute(inputs), borrowed=False)
+        results.put(self._instance.execute(inputs), borrowed=False)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from kfs._fast.wire import Request
 from kfs.errors import ServingError
+from kfs.servables.answers import choose_straight, has_place
 from kfs.servables.base import CallContext, Servable, ServableSource
 from kfs.servables.binding import bind
 from kfs.servables.outline import Outline
@@ -20,7 +21,7 @@ from kfs.servables.pipeline.plan import Plan, make_plan
 from kfs.servables.pipeline.run import run_plan
 from kfs.servables.pipeline.spec import NodeSpec, PipelineSpec
 from kfs.signature import format_shape
-from kfs.tensors.arrays import TensorMap
+from kfs.tensors.arrays import NOWHERE, Array, TensorMap
 
 _log = logging.getLogger("kfs.pipeline")
 
@@ -40,6 +41,7 @@ class Pipeline(Servable):
         self.name = name
         self.signature = plan.signature
         self.plan = plan
+        self.straight_outputs = _choose_straight(plan)
         self._nodes = nodes
         self._instances = instances
         self._costs_s: dict[str, float] = {}
@@ -85,8 +87,10 @@ class Pipeline(Servable):
     def bind(self, request: Request) -> TensorMap:
         return bind(request, self.signature, demultiplexed=self.plan.demultiplexes_entry)
 
-    def infer(self, tensors: TensorMap, call: CallContext) -> TensorMap:
-        return run_plan(self.plan, self._nodes, tensors, call, self._costs_s)
+    def infer(
+        self, tensors: TensorMap, call: CallContext, places: Mapping[str, Array] = NOWHERE
+    ) -> TensorMap:
+        return run_plan(self.plan, self._nodes, tensors, call, self._costs_s, places)
 
     def unload(self) -> None:
         for instance in self._instances.values():
@@ -101,6 +105,13 @@ class Pipeline(Servable):
                     kind, spec.name, format_shape(spec.shape), spec.datatype.label, spec.layout,
                 )  # fmt: skip
         _log.info("Loaded pipeline %s; nodes: %s", self.name, ", ".join(self._nodes))
+
+
+def _choose_straight(plan: Plan) -> frozenset[str]:
+    """The names of outputs to be written where they are wanted: those gathered, whatever size."""
+    outputs = plan.signature.outputs
+    chosen = filter(has_place, outputs) if plan.gathers_exit else choose_straight(outputs)
+    return frozenset(spec.name for spec in chosen)
 
 
 def _initialize(node: NodeSpec, libraries: Mapping[str, Library | PipelineError]) -> LibraryNode:

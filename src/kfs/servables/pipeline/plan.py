@@ -67,6 +67,11 @@ class Plan:
     def demultiplexes_entry(self) -> bool:
         return self.steps[ENTRY].node.demultiply is not None
 
+    @property
+    def gathers_exit(self) -> bool:
+        """Whether the response gathers shards; then it does so for all outputs."""
+        return any(self.steps[name].path for name in self.steps[EXIT].dependencies)
+
     @cached_property
     def is_parallel(self) -> bool:
         """Whether anything of it may run side by side."""

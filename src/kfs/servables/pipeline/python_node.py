@@ -22,6 +22,7 @@ _log = logging.getLogger("kfs.custom_node")
 
 # Files of one name do not collide: each gets a module of its own.
 _numbers = itertools.count()
+_MAX_SIZE = (1 << 63) - 1
 _METHODS = ("inputs", "outputs", "execute")
 
 
@@ -75,7 +76,7 @@ class PythonNode:
         try:
             told = getattr(self._node, method)(dict(self._params))
             return [
-                TensorSpec(name, DATATYPES[datatype], fixed(*(int(n) for n in shape)), "...")
+                TensorSpec(name, DATATYPES[datatype], fixed(*map(_size, shape)), "...")
                 for name, (datatype, shape) in told.items()
             ]
         except Exception as error:
@@ -102,6 +103,13 @@ class PythonNode:
         if not isinstance(outputs, Mapping):
             raise _corrupted(f"execute has to return a dict, not {type(outputs).__name__}")
         return {name: _checked(name, value) for name, value in outputs.items()}
+
+
+def _size(told: object) -> int:
+    size = int(told)  # type: ignore[call-overload]
+    if size > _MAX_SIZE:
+        raise ValueError(f"no dimension has the size {size}")
+    return int(size)
 
 
 def _checked(name: object, value: object) -> Tensor:

@@ -14,7 +14,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 
@@ -26,7 +26,7 @@ from kfs.servables.pipeline.plan import Feed, Plan, Step
 from kfs.servables.pipeline.shards import Shards, count_shards
 from kfs.servables.pipeline.spec import DYNAMIC, ENTRY, EXIT
 from kfs.signature import TensorSpec, format_shape
-from kfs.tensors.arrays import StringTensor, Tensor, TensorMap
+from kfs.tensors.arrays import NOWHERE, Array, StringTensor, Tensor, TensorMap
 
 _log = logging.getLogger("kfs.pipeline")
 
@@ -54,17 +54,19 @@ def run_plan(
     tensors: TensorMap,
     call: CallContext,
     costs_s: dict[str, float],
+    places: Mapping[str, Array] = NOWHERE,
 ) -> TensorMap:
     """The outputs of a pipeline, valid until `call` is closed.
 
     Args:
         nodes: what each step but the request and the response runs.
         costs_s: what a session of each step costs; learned here from request to request.
+        places: where some outputs are wanted; nothing writes there once this has returned.
 
     Raises:
         ServingError: the first error of a node, with the node's name.
     """
-    run = _Run(plan, nodes, call, costs_s)
+    run = _Run(plan, nodes, call, costs_s, places)
     run.begin(tensors)
     return run.lead()
 
@@ -76,12 +78,14 @@ class _Run:
         nodes: Mapping[str, Node],
         call: CallContext,
         costs_s: dict[str, float],
+        places: Mapping[str, Array],
     ) -> None:
         self._costs_s = costs_s
         self._plan = plan
         self._steps = plan.steps
         self._nodes = nodes
         self._call = call
+        self._places = places
         self._is_debug = _log.isEnabledFor(logging.DEBUG)
         #: Shards of each demultiplexer that has run.
         self._sizes: dict[str, int] = {}
@@ -190,18 +194,8 @@ class _Run:
 
     def _run_node(self, step: Step, index: int, inputs: TensorMap) -> None:
         shards = self._results.get(step.name) or self._results_of(step)
-        places = [(item, shards[alias]) for alias, item in step.outputs.items()]
-
-        def put(outputs: TensorMap, *, borrowed: bool) -> None:
-            for item, place in places:
-                tensor = outputs.get(item)
-                if tensor is None:
-                    raise ServingError(
-                        errors.CUSTOM_NODE_OUTPUTS_CORRUPTED, f"output {item} is missing"
-                    )
-                place.put(index, tensor, borrowed=borrowed)
-
-        self._nodes[step.name].run(inputs, put, self._call, is_last=self._is_last(step))
+        results = _SessionResults(step, index, shards)
+        self._nodes[step.name].run(inputs, results, self._call, is_last=self._is_last(step))
 
     def _measure(self, step: Step, index: int, inputs: TensorMap) -> None:
         """Run it, learn what it costs, and tell it to those who debug."""
@@ -231,9 +225,26 @@ class _Run:
 
     def _results_of(self, step: Step) -> dict[str, Shards]:
         n_sessions = self._n_sessions(step.path)
-        made = {alias: Shards(n_sessions, gathered=alias in step.gathered)
-                for alias in step.outputs}  # fmt: skip
+        made = {
+            alias: Shards(
+                n_sessions,
+                gathered=alias in step.gathered,
+                place=self._place_of(step, alias) if self._places else None,
+            )
+            for alias in step.outputs
+        }
         return self._results.setdefault(step.name, made)  # atomic: the first one made is used
+
+    def _place_of(self, step: Step, alias: str) -> Array | None:
+        """Where its results are wanted, with the sessions along a first axis."""
+        for feed in self._steps[EXIT].feeds:
+            if feed.source.node == step.name and feed.source.item == alias:
+                place = self._places.get(feed.name)
+                sizes = tuple(self._sizes[name] for name in step.path)
+                depth = len(sizes)
+                if place is not None and place.shape[:depth] == sizes:
+                    return place.reshape(math.prod(sizes), *place.shape[depth:])
+        return None
 
     def _input(self, step: Step, index: int, feed: Feed) -> Tensor:
         source = self._steps[feed.source.node]
@@ -316,6 +327,33 @@ class _Run:
             index, shard = divmod(index, self._sizes[name])
             parts.append(f"{name}_{shard}")
         return "_".join(parts)
+
+
+class _SessionResults:
+    """Where the outputs of one session go; see `nodes.Results`."""
+
+    __slots__ = ("_index", "_shards", "_step")
+
+    def __init__(self, step: Step, index: int, shards: Mapping[str, Shards]) -> None:
+        self._step = step
+        self._index = index
+        self._shards = shards
+
+    def places(self, names: Collection[str]) -> dict[str, Array]:
+        return {
+            item: place
+            for alias, item in self._step.outputs.items()
+            if item in names and (place := self._shards[alias].place(self._index)) is not None
+        }
+
+    def put(self, outputs: TensorMap, *, borrowed: bool) -> None:
+        for alias, item in self._step.outputs.items():
+            tensor = outputs.get(item)
+            if tensor is None:
+                raise ServingError(
+                    errors.CUSTOM_NODE_OUTPUTS_CORRUPTED, f"output {item} is missing"
+                )
+            self._shards[alias].put(self._index, tensor, borrowed=borrowed)
 
 
 def _check_output(spec: TensorSpec, tensor: Tensor) -> None:

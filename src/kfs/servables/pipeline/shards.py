@@ -21,14 +21,25 @@ class Shards:
 
     Where someone gathers them, they are written side by side into one allocation, so that
     gathering is a view of it.
+
+    Args:
+        place: where they are wanted, along a first axis; they lie elsewhere if they do not fit.
     """
 
-    def __init__(self, n_sessions: int, *, gathered: bool) -> None:
+    def __init__(self, n_sessions: int, *, gathered: bool, place: Array | None = None) -> None:
         self._values: list[Tensor | None] = [None] * n_sessions
         self._gathered = gathered
+        self._place = place
         #: All of them, along a first axis.
         self._grid: Array | None = None
         self._allocating = threading.Lock()
+
+    def place(self, index: int) -> Array | None:
+        """Where session `index` may write its tensor itself, before that is put."""
+        if self._place is None:
+            return None
+        place: Array = self._place[index, ...]
+        return place
 
     def put(self, index: int, tensor: Tensor, *, borrowed: bool) -> None:
         """
@@ -38,7 +49,7 @@ class Shards:
         if self._gathered:
             self._write(index, tensor, borrowed=borrowed)
         elif borrowed and not isinstance(tensor, StringTensor):
-            self._values[index] = tensor.copy()
+            self._values[index] = self._keep(index, tensor)
         else:
             self._values[index] = tensor
 
@@ -61,30 +72,47 @@ class Shards:
         gathered: Array = rows.reshape(*sizes, *rows.shape[1:])
         return gathered
 
+    def _keep(self, index: int, tensor: Array) -> Array:
+        place = self.place(index)
+        if place is None or not _is_alike(tensor, place):
+            copy: Array = tensor.copy()
+            return copy
+        place[...] = tensor
+        return place
+
     def _write(self, index: int, tensor: Tensor, *, borrowed: bool) -> None:
         if isinstance(tensor, StringTensor):
             raise ServingError(errors.DEMULTIPLY_STRING, "strings cannot be gathered")
         n_sessions = len(self._values)
-        if n_sessions == 1 and not borrowed:
+        if n_sessions == 1 and not borrowed and self._place is None:
             self._grid = tensor[np.newaxis]
             self._values[0] = tensor
             return
         grid = self._grid
         if grid is None:
             grid = self._allocate(tensor)
-        if tensor.shape != grid.shape[1:] or tensor.dtype != grid.dtype:
+        row = grid[index, ...]
+        if not _is_alike(tensor, row):
             raise ServingError(
                 errors.INCONSISTENT_SHARDS,
-                f"Expected: {grid.dtype} {format_shape(grid.shape[1:])} as of the other shards; "
+                f"Expected: {row.dtype} {format_shape(row.shape)} as of the other shards; "
                 f"Actual: {tensor.dtype} {format_shape(tensor.shape)}",
             )
-        grid[index] = tensor
+        row[...] = tensor  # numpy copies nothing where it lies there already
 
     def _allocate(self, first: Array) -> Array:
         with self._allocating:
             if self._grid is None:
-                self._grid = np.empty((len(self._values), *first.shape), first.dtype)
+                place = self.place(0)
+                if self._place is not None and place is not None and _is_alike(first, place):
+                    self._grid = self._place
+                else:
+                    self._grid = np.empty((len(self._values), *first.shape), first.dtype)
             return self._grid
+
+
+def _is_alike(one: Array, other: Array) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype
 
 
 def count_shards(tensors: dict[str, Tensor], count: int | None) -> int:
