@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import models
@@ -19,6 +20,7 @@ from kfs.servables.base import CallContext
 from kfs.servables.model.slots import Slot
 from kfs.server.infer import InferHandler
 from kfs.settings import ModelSettings
+from kfs.tensors.arrays import Array, Tensor
 
 SHAPE = (1, 500_000)
 
@@ -78,13 +80,23 @@ def test_the_response_holds_what_the_model_computed(handler: InferHandler) -> No
     assert found["sum"] == pytest.approx(values(1).sum(), rel=1e-4)
 
 
-@pytest.mark.parametrize("model", ["sums", *IN_PLACE])
-def test_nothing_is_copied_from_the_slot(
-    handler: InferHandler, model: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("model", "n_outputs"), [("sums", 2), *((name, 1) for name in IN_PLACE)])
+def test_openvino_writes_every_output_to_its_place(
+    handler: InferHandler, model: str, n_outputs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(Slot, "output")
+    n_places = []
+    infer = Slot.infer
+
+    def count_places(
+        slot: Slot, inputs: Sequence[Tensor], places: Mapping[int, Array]
+    ) -> Sequence[Tensor]:
+        n_places.append(len(places))
+        return infer(slot, inputs, places)
+
+    monkeypatch.setattr(Slot, "infer", count_places)
     request = infer_request(model, "x", shape=SHAPE, raw=values(1).tobytes())
     handler.infer(request.SerializeToString(), CallContext())
+    assert n_places == [n_outputs]
 
 
 def test_an_output_that_is_asked_for_twice_is_there_twice(handler: InferHandler) -> None:

@@ -77,11 +77,11 @@ class _Program:
         slot = self.slots.take(call)
         call.check()
         begin = time.perf_counter()
-        slot.infer([tensors[name] for name in self.input_names], straight)
+        found = slot.infer([tensors[name] for name in self.input_names], straight)
         self._metrics.inference_time.observe(elapsed_us(begin))
         outputs: TensorMap = {}
         for index, spec in self.served_outputs:
-            output = straight[index] if index in straight else slot.output(index)
+            output = straight[index] if index in straight else found[index]
             if not spec.accepts(output.shape):
                 raise ServingError(
                     errors.INTERNAL_ERROR,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -20,6 +20,9 @@ from kfs.servables.base import CallContext
 from kfs.servables.model.words import words_of
 from kfs.tensors.arrays import Array, StringTensor, Tensor
 
+# Larger inputs are bound where they are.
+_MAX_COPIED_NBYTES = 16 << 10
+
 # How often a waiting call looks whether its client is still there.
 _LOOK_S = 0.25
 
@@ -27,25 +30,33 @@ _LOOK_S = 0.25
 class Slot:
     """One infer request.
 
-    Every input is bound anew for every inference, so a slot cannot run with a stale one. The
-    infer request does not own the memory of its inputs: the caller holds the tensors until
-    `infer` has returned. The same goes for outputs that are to be written to memory of the
-    caller's; after the inference the slot has its own again.
+    Every input is brought anew for every inference, so a slot cannot run with a stale one: small
+    ones are copied to memory of the slot's own, which stays bound while their shape is the same,
+    because to bind costs more than to copy; all others are bound where they are. The infer request
+    does not own that memory: the caller holds the tensors until `infer` has returned. The same
+    goes for outputs that are to be written to memory of the caller's; after the inference the slot
+    has its own again.
     """
 
     def __init__(self, request: ov.InferRequest, *, alias: bool) -> None:
         self._request = request
         self._alias = alias
+        self._n_outputs = len(request.model_outputs)
         self._gives_strings = any(
             output.element_type == ov.Type.string for output in request.model_outputs
         )
+        #: Memory of the slot's own that is bound, by input.
+        self._bound: dict[int, Array] = {}
 
-    def infer(self, inputs: list[Tensor], outputs: Mapping[int, Array]) -> None:
-        """Bind `inputs`, by index of the model's inputs, and run.
+    def infer(self, inputs: Sequence[Tensor], places: Mapping[int, Array]) -> Sequence[Tensor]:
+        """Run on `inputs`, by index of the model's inputs.
 
         Args:
-            outputs: arrays to write outputs into, by index, each of the shape the output has;
+            places: arrays to write outputs into, by index, each of the shape the output has;
                 the others lie in the slot.
+
+        Returns:
+            All outputs by index: views, valid until the slot is given back, or copies of strings.
 
         Raises:
             ServingError: INTERNAL, with OpenVINO's own words.
@@ -53,50 +64,57 @@ class Slot:
         request = self._request
         try:
             # The list keeps the wrappers alive until inference is over.
-            bound = [self._wrap(tensor) for tensor in inputs]
-            for index, tensor in enumerate(bound):
-                request.set_input_tensor(index, tensor)
+            wrappers = [self._bring(index, tensor) for index, tensor in enumerate(inputs)]
         except Exception as error:
             raise ServingError(errors.DESERIALIZATION_ERROR, words_of(error)) from error
-        own = {index: request.get_output_tensor(index) for index in outputs}
+        own = {index: request.get_output_tensor(index) for index in places} if places else {}
         try:
-            for index, array in outputs.items():
+            for index, array in places.items():
                 request.set_output_tensor(index, ov.Tensor(array, shared_memory=True))
-            self._run()
+            return self._run()
         except Exception as error:
             raise ServingError(errors.INFERENCE_ERROR, words_of(error)) from error
         finally:
+            del wrappers
             for index, tensor in own.items():
                 request.set_output_tensor(index, tensor)
 
-    def _run(self) -> None:
-        # What `infer` returns is not read here: views of numbers, which cost little, but of
-        # strings copies. To run on another thread costs less than more than a hundred of those.
+    def _bring(self, index: int, tensor: Tensor) -> ov.Tensor | None:
+        """Make `tensor` the input; a wrapper that has to outlive the inference."""
+        if isinstance(tensor, StringTensor):
+            wrapper = _string_tensor(tensor.strings, tensor.shape)
+        elif self._alias and tensor.nbytes <= _MAX_COPIED_NBYTES:
+            self._copy(index, tensor)
+            return None
+        else:
+            wrapper = ov.Tensor(tensor, shared_memory=self._alias)
+        self._bound.pop(index, None)
+        self._request.set_input_tensor(index, wrapper)
+        return wrapper
+
+    def _copy(self, index: int, tensor: Array) -> None:
+        own = self._bound.get(index)
+        if own is None or own.shape != tensor.shape:
+            own = np.empty_like(tensor)
+            self._request.set_input_tensor(index, ov.Tensor(own, shared_memory=True))
+            self._bound[index] = own
+        np.copyto(own, tensor)
+
+    def _run(self) -> Sequence[Tensor]:
         if self._gives_strings:
+            # `infer` would copy strings, and cut them at NULs. To run on another thread costs
+            # less than more than a hundred of those.
             self._request.start_async()
             self._request.wait()
-        else:
-            self._request.infer(share_outputs=True)
+            return [self._output(index) for index in range(self._n_outputs)]
+        return tuple(self._request.infer(share_outputs=True).values())
 
-    def output(self, index: int) -> Tensor:
-        """Output `index`: a view into the slot, or a copy of its strings.
-
-        Raises:
-            ServingError: INTERNAL, the output cannot be read.
-        """
-        try:
-            tensor = self._request.get_output_tensor(index)
-            if tensor.element_type == ov.Type.string:
-                return _read_strings(tensor)
-            array: Array = tensor.data
-            return array
-        except Exception as error:
-            raise ServingError(errors.SERIALIZATION_ERROR, words_of(error)) from error
-
-    def _wrap(self, tensor: Tensor) -> ov.Tensor:
-        if isinstance(tensor, StringTensor):
-            return _string_tensor(tensor.strings, tensor.shape)
-        return ov.Tensor(tensor, shared_memory=self._alias)
+    def _output(self, index: int) -> Tensor:
+        tensor = self._request.get_output_tensor(index)
+        if tensor.element_type == ov.Type.string:
+            return _read_strings(tensor)
+        array: Array = tensor.data
+        return array
 
 
 def check_strings() -> None:
