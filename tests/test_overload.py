@@ -144,18 +144,39 @@ def test_questions_are_answered_while_every_thread_waits(serve_one: ServeOne) ->
             call.cancel()
 
 
-def test_calls_whose_message_never_comes_leave_questions_answered_and_then_their_threads(
-    serve_one: ServeOne,
+@pytest.mark.parametrize("method", ["ModelInfer", "ServerLive"])
+def test_calls_whose_message_never_comes_keep_nobody_else_waiting(
+    serve_one: ServeOne, method: str
 ) -> None:
-    with serve_one(max_waiting=10, grpc_max_threads=2) as (_, stub):
-        half_open = stub.channel.stream_unary(SERVICE + "ModelInfer")
+    with serve_one(max_waiting=50, grpc_max_threads=2) as (_, stub):
+        half_open = stub.channel.stream_unary(SERVICE + method)
         never: queue.SimpleQueue[None] = queue.SimpleQueue()
-        calls = [half_open.future(iter(never.get, None), timeout=60) for _ in range(4)]
-        assert stub.ServerLive(b"", timeout=10).live
+        calls = [half_open.future(iter(never.get, None), timeout=60) for _ in range(40)]
+        for _ in range(3):
+            assert stub.ModelInfer(REQUEST, timeout=10).model_name == "dummy"
+            assert stub.ServerLive(b"", timeout=10).live
         for call in calls:
+            assert not call.done()
             call.cancel()
             never.put(None)
         assert stub.ModelInfer(REQUEST, timeout=60).model_name == "dummy"
+
+
+def test_calls_that_wait_for_one_model_leave_threads_to_others(repository: Path) -> None:
+    served = [ModelSettings(name, repository / name, nireq=1) for name in ("dummy", "dynamic")]
+    settings = replace(loopback(*served), grpc_max_threads=2)
+    with (
+        Server(settings) as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        stub = Stub(channel)
+        with slot_taken(server) as model:
+            calls = [stub.ModelInfer.future(REQUEST, timeout=60) for _ in range(20)]
+            other = infer_request("dynamic", raw=ONES.tobytes())
+            assert stub.ModelInfer(other, timeout=10).model_name == "dynamic"
+            assert n_waiting(model) > 2
+        for call in calls:
+            assert call.result(timeout=60).model_name == "dummy"
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,175 @@
-"""Threads for questions about the server and its models, which no inference takes."""
+"""Threads that calls run on."""
 
 from __future__ import annotations
 
+import logging
+import threading
+import time
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import Any, TypeVar
 
-_Method = TypeVar("_Method", bound=Callable[..., Any])
+_log = logging.getLogger("kfs.server")
 
-_N_THREADS = 8
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+_Result = TypeVar("_Result")
+_Task = Callable[[], None]
+
+# A call that has run for longer is taken to wait for something.
+_LONG_S = 0.05
+# A thread that had nothing to do for so long ends.
+_IDLE_S = 10.0
+
+# For questions about the server and its models; more of them wait for their messages.
+_N_CONTROL_THREADS = 8
+_MAX_CONTROL_THREADS = 512
+
+
+class _Worker:
+    """One thread: what it is to do, and since when."""
+
+    __slots__ = ("began", "task", "wake")
+
+    def __init__(self) -> None:
+        self.task: _Task | None = None
+        self.began = 0.0
+        self.wake = threading.Lock()  # released when there is a task
+        self.wake.acquire()
+
+
+class CallThreads(ThreadPoolExecutor):
+    """Threads for calls, some of which wait: for a message, a handler, an infer request.
+
+    Calls that have run for long do not count among those that run at a time, as they are more
+    likely to wait than to compute. So short ones go on, however many others are stuck. The thread
+    that was idle last takes the next call, while its caches are warm.
+
+    Args:
+        n_threads: how many calls run at a time.
+        max_threads: how many do together with those that take long; others wait.
+    """
+
+    # Derived from what grpcio takes for a method of its own; its queue and threads are not used.
+
+    def __init__(self, n_threads: int, max_threads: int, name: str) -> None:
+        super().__init__(max_threads)
+        self._n_threads = n_threads
+        self._most_threads = max_threads
+        self._name = name
+        self._lock = threading.Lock()
+        self._idle: list[_Worker] = []
+        self._busy: set[_Worker] = set()
+        self._queue: deque[_Task] = deque()
+        self._is_watched = False
+
+    @property
+    def n_busy(self) -> int:
+        """How many calls are running."""
+        return len(self._busy)
+
+    def submit(self, fn: Callable[..., _Result], /, *args: Any, **kwargs: Any) -> Future[_Result]:
+        """Run a function as soon as there is a thread for it."""
+        future: Future[_Result] = Future()
+
+        def task() -> None:
+            try:
+                result = fn(*args, **kwargs)
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        with self._lock:
+            if self._idle:
+                self._begin(self._idle.pop(), task)
+            elif len(self._busy) >= self._n_threads or not self._begin_thread(task):
+                self._queue.append(task)
+                self._watch()
+        return future
+
+    # All below, but for `_run`, is called with the lock held.
+
+    def _begin(self, worker: _Worker, task: _Task) -> None:
+        worker.task = task
+        worker.began = time.monotonic()
+        self._busy.add(worker)
+        worker.wake.release()
+
+    def _begin_thread(self, task: _Task) -> bool:
+        """Begin on a new thread; whether the system has one."""
+        worker = _Worker()
+        if self._start(self._run, worker):
+            self._begin(worker, task)
+            return True
+        return False
+
+    def _start(self, target: Callable[..., None], *args: object) -> bool:
+        # A daemon: one that is stuck does not keep the process from ending.
+        thread = threading.Thread(target=target, args=args, name=self._name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            _log.warning("No thread for a call: the system has no more")
+            return False
+        return True
+
+    def _run(self, worker: _Worker) -> None:
+        while True:
+            if not worker.wake.acquire(timeout=_IDLE_S):
+                with self._lock:
+                    if worker in self._idle:
+                        self._idle.remove(worker)
+                        return
+                continue  # a task has just come
+            task = worker.task
+            worker.task = None  # an idle thread keeps nothing of a call alive
+            assert task is not None
+            task()
+            del task
+            with self._lock:
+                self._busy.remove(worker)
+                if not self._queue:
+                    self._idle.append(worker)
+                elif self._room() > 0:
+                    self._begin(worker, self._queue.popleft())
+                else:
+                    return
+
+    def _room(self) -> int:
+        """How many more calls may begin."""
+        n_running = len(self._busy)
+        if n_running < self._n_threads:
+            return self._n_threads - n_running
+        long_ago = time.monotonic() - _LONG_S
+        n_short = sum(worker.began > long_ago for worker in self._busy)
+        return min(self._n_threads - n_short, self._most_threads - n_running)
+
+    def _watch(self) -> None:
+        """See to it that calls in the queue do not wait for those that are stuck."""
+        if not self._is_watched:
+            self._is_watched = self._start(self._look)
+
+    def _look(self) -> None:
+        while True:
+            time.sleep(_LONG_S)
+            with self._lock:
+                for _ in range(min(self._room(), len(self._queue))):
+                    if not self._begin_thread(self._queue[0]):
+                        break
+                    self._queue.popleft()
+                if not self._queue:
+                    self._is_watched = False
+                    return
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_N_THREADS, thread_name_prefix="control")
+def _control_threads() -> CallThreads:
+    return CallThreads(_N_CONTROL_THREADS, _MAX_CONTROL_THREADS, "control")
 
 
 def on_control_threads(method: _Method) -> _Method:
-    """Let grpcio run a function there, so it answers while all others wait for an inference."""
-    method.experimental_thread_pool = _pool()  # type: ignore[attr-defined]
+    """Let grpcio run a function on threads that no inference takes, so that it always answers."""
+    method.experimental_thread_pool = _control_threads()  # type: ignore[attr-defined]
     return method

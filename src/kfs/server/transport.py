@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
 import grpc
@@ -23,7 +22,7 @@ from kfs.server.control import ControlHandler
 from kfs.server.health import Health
 from kfs.server.infer import InferHandler
 from kfs.server.status import abort, status_of
-from kfs.server.threads import on_control_threads
+from kfs.server.threads import CallThreads, on_control_threads
 from kfs.server.tls import TlsFiles, server_credentials
 from kfs.settings import MAX_MESSAGE_NBYTES, ServerSettings
 
@@ -43,14 +42,12 @@ def make_server(
 ) -> grpc.Server:
     """A server with every service registered, not yet bound to an address."""
     n_threads = settings.grpc_max_threads or _DEFAULT_MAX_THREADS
+    n_calls = n_threads + settings.defaults.max_waiting_calls
     server = grpc.server(
-        ThreadPoolExecutor(n_threads, thread_name_prefix="call"),
+        CallThreads(n_threads, n_calls, "call"),
         options=_options(settings),
         # What waits for a thread is bounded as well as what waits for an inference.
-        maximum_concurrent_rpcs=n_threads
-        + settings.max_streams
-        + _N_REFUSERS
-        + settings.defaults.max_waiting_calls,
+        maximum_concurrent_rpcs=n_calls + settings.max_streams + _N_REFUSERS,
     )
     handlers = {**_infer_methods(infer, settings.max_streams), **_control_methods(control)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
@@ -217,8 +214,9 @@ def _infer_methods(handler: InferHandler, max_streams: int) -> dict[str, Handler
     # What grpcio offers for methods that answer from other threads than the one that reads, and
     # that have threads of their own: streams, idle for hours, take none from other calls.
     stream.experimental_non_blocking = True  # type: ignore[attr-defined]
-    stream.experimental_thread_pool = ThreadPoolExecutor(  # type: ignore[attr-defined]
-        max_streams + _N_REFUSERS, thread_name_prefix="stream"
+    n_threads = max_streams + _N_REFUSERS
+    stream.experimental_thread_pool = CallThreads(  # type: ignore[attr-defined]
+        n_threads, n_threads, "stream"
     )
     return {
         "ModelInfer": grpc.unary_unary_rpc_method_handler(infer),
