@@ -121,17 +121,25 @@ def test_colour_precision_mean_and_scale_in_this_order(image: Path) -> None:
     assert np.allclose(infer(model, **{"in": values})["out"], expected)
 
 
-def test_names_of_old_properties_are_understood() -> None:
-    def properties(**config: str) -> dict[str, object]:
-        return {**plugin_properties(ModelSettings("m", "m", plugin_config=config))}
+def properties(**config: str) -> dict[str, object]:
+    return {**plugin_properties(ModelSettings("m", "m", plugin_config=config))}
 
-    assert properties(CPU_THROUGHPUT_STREAMS="2") == {"NUM_STREAMS": "2"}
-    assert properties(NUM_STREAMS="2", CPU_THREADS_NUM="1", ENABLE_CPU_PINNING="false") == {
-        "NUM_STREAMS": "2", "INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False,
+
+def test_names_of_old_properties_are_understood() -> None:
+    unpinned = {"ENABLE_CPU_PINNING": False}
+    assert properties(CPU_THROUGHPUT_STREAMS="2") == {"NUM_STREAMS": "2", **unpinned}
+    assert properties(NUM_STREAMS="2", CPU_THREADS_NUM="1") == {
+        "NUM_STREAMS": "2", "INFERENCE_NUM_THREADS": 1, **unpinned,
     }  # fmt: skip
     auto = properties(CPU_THROUGHPUT_STREAMS="CPU_THROUGHPUT_AUTO")
-    assert auto == {"PERFORMANCE_HINT": "THROUGHPUT"}
-    assert properties() == {"PERFORMANCE_HINT": "LATENCY"}
+    assert auto == {"PERFORMANCE_HINT": "THROUGHPUT", **unpinned}
+
+
+def test_without_a_word_latency_is_low_and_calls_infer_on_the_core_they_are_on(dummy: Path) -> None:
+    assert properties() == {"PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False}
+    compiled = load(dummy)._program.compiled.model
+    assert compiled.get_property("ENABLE_CPU_PINNING") is False
+    assert properties(ENABLE_CPU_PINNING="true")["ENABLE_CPU_PINNING"] is True
 
 
 def test_an_auto_shape_follows_the_requests(dummy: Path) -> None:

@@ -26,6 +26,7 @@ _log = logging.getLogger("kfs.model")
 _MAX_SLOTS = 100_000
 _MMAP = "ENABLE_MMAP"
 _CACHE = "CACHE_DIR"
+_PINNING = "ENABLE_CPU_PINNING"
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def _reading(settings: ModelSettings) -> dict[str, PluginValue]:
 
 
 def plugin_properties(settings: ModelSettings) -> dict[str, PluginValue]:
-    """OpenVINO's properties for compilation: the operator's, else low latency.
+    """OpenVINO's properties for compilation: the operator's, else low latency on any core.
 
     Names that OpenVINO has dropped are understood as OpenVINO Model Server does.
 
@@ -157,6 +158,10 @@ def plugin_properties(settings: ModelSettings) -> dict[str, PluginValue]:
     _check_properties(properties, settings.target_device)
     if "NUM_STREAMS" not in properties and "PERFORMANCE_HINT" not in properties:
         properties["PERFORMANCE_HINT"] = "LATENCY"
+    if settings.target_device == "CPU" and _PINNING in _known_properties("CPU"):
+        # An inference runs on the thread of its call, which would be moved to the first core for
+        # it, whatever else runs there, and be let go again.
+        properties.setdefault(_PINNING, False)
     if settings.cache_dir is not None and (settings.allow_cache or not settings.is_auto):
         properties[_CACHE] = str(settings.cache_dir)
     return properties
@@ -175,7 +180,7 @@ def _current_property(name: str, value: PluginValue) -> dict[str, PluginValue]:
         return {name: text}
     if name in ("INFERENCE_NUM_THREADS", "AUTO_BATCH_TIMEOUT") and text.isdecimal():
         return {name: int(text)}
-    if name == "ENABLE_CPU_PINNING" and text.lower() in ("true", "false"):
+    if name == _PINNING and text.lower() in ("true", "false"):
         return {name: text.lower() == "true"}
     return {name: value}
 
