@@ -30,8 +30,8 @@ class ServerProcess:
     @property
     def port(self) -> int:
         lines = self.log.read_text().splitlines()
-        (line,) = (each for each in lines if "gRPC server on port" in each)
-        return int(line.rsplit(" ", 1)[1])
+        (port,) = {line.rsplit(" ", 1)[1] for line in lines if "gRPC server on port" in line}
+        return int(port)
 
     def wait_until_ready(self) -> None:
         wait_until(lambda: self.has_said("Ready"))

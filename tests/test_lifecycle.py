@@ -78,6 +78,52 @@ def test_who_asks_for_the_end_again_and_again_gets_the_same_end(
         assert server.process.returncode == 0
 
 
+STUCK_GRAPH = """
+input_stream: "OVMS_PY_TENSOR:b"
+output_stream: "OVMS_PY_TENSOR:a"
+node {
+  name: "stuck"
+  calculator: "PythonExecutorCalculator"
+  input_side_packet: "PYTHON_NODE_RESOURCES:py"
+  input_stream: "IN:b"
+  output_stream: "OUT:a"
+  node_options: {
+    [type.googleapis.com/mediapipe.PythonExecutorCalculatorOptions]: { handler_path: "handler.py" }
+  }
+}
+"""
+
+STUCK_HANDLER = """
+import threading
+
+class OvmsPythonModel:
+    def execute(self, inputs):
+        print("stuck", flush=True)
+        threading.Event().wait()
+"""
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize(("workers", "logger"), [(1, "serving"), (2, "workers")])
+def test_a_handler_that_never_returns_does_not_keep_the_server_from_ending(
+    tmp_path: Path, streams: bool, workers: int, logger: str
+) -> None:
+    (tmp_path / "graph.pbtxt").write_text(STUCK_GRAPH)
+    (tmp_path / "handler.py").write_text(STUCK_HANDLER)
+    flags = {"model_name": "graph", "model_path": tmp_path, "drain_seconds": 0}
+    with server_process(tmp_path / "log", workers=workers, **flags) as server:
+        wait_until(lambda: server.has_said(f"[kfs.{logger}][INFO] Ready"))
+        with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            stub = Stub(channel)
+            request = infer_request("graph", raw=ONES.tobytes())
+            call = stub.stream([request]) if streams else stub.ModelInfer.future(request)
+            wait_until(lambda: server.has_said("stuck\n"))
+            server.process.terminate()
+            assert server.process.wait(30) == 0
+            assert call.code() is grpc.StatusCode.UNAVAILABLE
+        assert "Calls that are stuck are left: 1" in server.log.read_text()
+
+
 def test_a_deadline_ends_the_wait_for_a_slot(serve: ServeModels, slow: Path) -> None:
     server = serve(ModelSettings("slow", slow, nireq=1))
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -72,7 +73,7 @@ class Server:
         self._side_port = SidePort(
             self._is_to_get_traffic, self.metrics.expose if self.metrics.is_enabled else None
         )
-        self._grpc = make_server(
+        self._transport = make_server(
             settings,
             InferHandler(self.catalog),
             ControlHandler(self.catalog, self._ready.is_set),
@@ -86,14 +87,14 @@ class Server:
             StartError: an address cannot be bound.
         """
         try:
-            self.port = listen(self._grpc, self.settings)
+            self.port = listen(self._transport.server, self.settings)
             if self.rest_port is not None:
                 self.rest_port = self._side_port.start(
                     self.settings.rest_bind_address, self.rest_port
                 )
         except (ListenError, TlsError) as error:
             raise StartError(str(error)) from None
-        self._grpc.start()
+        self._transport.server.start()
         _log.info("Started gRPC server on port %d", self.port)
         if self.rest_port is not None:
             _log.info("Started HTTP server on port %d", self.rest_port)
@@ -133,18 +134,22 @@ class Server:
             return read_config(self.settings.config_path, self.settings.defaults)
         return wanted_of(self.settings.models, self.settings.graphs, self.settings.defaults)
 
-    def stop(self, grace_s: float | None = None) -> None:
+    def stop(self, grace_s: float | None = None) -> int:
         """Take no new call, let the running ones finish, close the port.
 
         Args:
             grace_s: seconds to wait for running calls; None takes it from the settings.
+
+        Returns:
+            How many calls are stuck and did not end.
         """
         self._stopping.set()
         self._health.enter_shutdown()
         self.repository.stop()
-        self._grpc.stop(self.settings.drain_s if grace_s is None else grace_s).wait()
+        n_stuck = self._transport.stop(self.settings.drain_s if grace_s is None else grace_s)
         self._side_port.stop()
         self.repository.close()
+        return n_stuck
 
     def _is_to_get_traffic(self) -> bool:
         return self._ready.is_set() and not self._stopping.is_set()
@@ -217,6 +222,15 @@ def run(settings: ServerSettings) -> int:
         return 1
     told_to_stop.get()
     _log.info("Stopping: running calls get %g s to finish", settings.drain_s)
-    server.stop()
+    n_stuck = server.stop()
     _log.info("Stopped")
+    leave_stuck(n_stuck)
     return 0
+
+
+def leave_stuck(n_stuck: int) -> None:
+    """End the process at once, with success, where calls are stuck: it would wait for them."""
+    if n_stuck:
+        _log.warning("Calls that are stuck are left: %d", n_stuck)
+        logging.shutdown()
+        os._exit(0)

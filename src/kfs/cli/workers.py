@@ -24,7 +24,14 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from kfs.cli.app import END_SIGNALS, Server, StartError, ignore_end_signals, metric_names
+from kfs.cli.app import (
+    END_SIGNALS,
+    Server,
+    StartError,
+    ignore_end_signals,
+    leave_stuck,
+    metric_names,
+)
 from kfs.errors import ModelLoadError
 from kfs.metrics.registry import SHARED_FOLDER_VARIABLE, expose_shared, forget_process
 from kfs.repository.config import ConfigError
@@ -232,7 +239,7 @@ def _work(settings: ServerSettings, supervisor: Connection, set_up: Callable[[],
             if word == _STOP:
                 break
             server.repository.look()
-        server.stop()
+        leave_stuck(server.stop())
 
 
 @contextmanager

@@ -19,6 +19,8 @@ _Task = Callable[[], None]
 
 # A call that has run for longer is taken to wait for something.
 _LONG_S = 0.05
+# How often to look whether calls have ended, when the server does.
+_LOOK_S = 0.005
 # A thread that had nothing to do for so long ends.
 _IDLE_S = 10.0
 
@@ -64,9 +66,11 @@ class CallThreads(ThreadPoolExecutor):
         self._queue: deque[_Task] = deque()
         self._is_watched = False
 
-    @property
-    def n_busy(self) -> int:
-        """How many calls are running."""
+    def wait(self, timeout_s: float) -> int:
+        """Wait until no call runs; how many are stuck and run all the same."""
+        end = time.monotonic() + timeout_s
+        while self._busy and time.monotonic() < end:
+            time.sleep(_LOOK_S)
         return len(self._busy)
 
     def submit(self, fn: Callable[..., _Result], /, *args: Any, **kwargs: Any) -> Future[_Result]:

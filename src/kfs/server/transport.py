@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import grpc
@@ -33,23 +34,52 @@ SERVICE = "inference.GRPCInferenceService"
 # Threads are made when first needed.
 _DEFAULT_MAX_THREADS = max(64, 8 * (os.cpu_count() or 1))
 
+# How long a call that was cancelled may take to notice.
+_END_S = 1.0
+
 # Threads for streams beyond the allowed number, which have to be told so.
 _N_REFUSERS = 4
 
 
+@dataclass(frozen=True)
+class Transport:
+    """grpcio's server, and the threads that its calls run on."""
+
+    server: grpc.Server
+    threads: tuple[CallThreads, ...]
+
+    def stop(self, grace_s: float) -> int:
+        """Take no new call, let the running ones finish, close the port.
+
+        Args:
+            grace_s: seconds to wait for running calls; after that they are cancelled.
+
+        Returns:
+            How many calls are stuck, in a handler for instance, and hold their threads.
+        """
+        self.server.stop(grace_s).wait()
+        return sum(threads.wait(_END_S) for threads in self.threads)
+
+
 def make_server(
     settings: ServerSettings, infer: InferHandler, control: ControlHandler, health: Health
-) -> grpc.Server:
+) -> Transport:
     """A server with every service registered, not yet bound to an address."""
     n_threads = settings.grpc_max_threads or _DEFAULT_MAX_THREADS
     n_calls = n_threads + settings.defaults.max_waiting_calls
+    n_streams = settings.max_streams + _N_REFUSERS
+    threads = CallThreads(n_threads, n_calls, "call")
+    stream_threads = CallThreads(n_streams, n_streams, "stream")
     server = grpc.server(
-        CallThreads(n_threads, n_calls, "call"),
+        threads,
         options=_options(settings),
         # What waits for a thread is bounded as well as what waits for an inference.
-        maximum_concurrent_rpcs=n_calls + settings.max_streams + _N_REFUSERS,
+        maximum_concurrent_rpcs=n_calls + n_streams,
     )
-    handlers = {**_infer_methods(infer, settings.max_streams), **_control_methods(control)}
+    handlers = {
+        **_infer_methods(infer, settings.max_streams, stream_threads),
+        **_control_methods(control),
+    }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     # Registered methods spare the lookup among generic handlers at every call.
     server.add_registered_method_handlers(SERVICE, handlers)
@@ -57,7 +87,7 @@ def make_server(
     services = (SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)
     reflection.enable_server_reflection(services, server, pool=_reflection_pool())
     server.add_generic_rpc_handlers((_UnknownMethods(),))  # asked last
-    return server
+    return Transport(server, (threads, stream_threads))
 
 
 class _UnknownMethods(grpc.GenericRpcHandler):
@@ -182,7 +212,9 @@ class _Sink:
         self._send(None)
 
 
-def _infer_methods(handler: InferHandler, max_streams: int) -> dict[str, Handler]:
+def _infer_methods(
+    handler: InferHandler, max_streams: int, stream_threads: CallThreads
+) -> dict[str, Handler]:
     """Raw bytes in and out: gRPC is not told how to parse, the handler reads by itself."""
     slots = threading.BoundedSemaphore(max_streams)
 
@@ -214,10 +246,7 @@ def _infer_methods(handler: InferHandler, max_streams: int) -> dict[str, Handler
     # What grpcio offers for methods that answer from other threads than the one that reads, and
     # that have threads of their own: streams, idle for hours, take none from other calls.
     stream.experimental_non_blocking = True  # type: ignore[attr-defined]
-    n_threads = max_streams + _N_REFUSERS
-    stream.experimental_thread_pool = CallThreads(  # type: ignore[attr-defined]
-        n_threads, n_threads, "stream"
-    )
+    stream.experimental_thread_pool = stream_threads  # type: ignore[attr-defined]
     return {
         "ModelInfer": grpc.unary_unary_rpc_method_handler(infer),
         "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(stream),
