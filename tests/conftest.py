@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import grpc
@@ -19,7 +19,9 @@ from kfs.cli.app import Server
 from kfs.repository.catalog import Catalog
 from kfs.repository.config import Wanted
 from kfs.repository.repository import Repository
+from kfs.servables.model.slots import Slot
 from kfs.settings import ModelSettings, ServerSettings
+from kfs.tensors.arrays import Array, Tensor
 
 ServeModels = Callable[..., Server]
 
@@ -81,6 +83,20 @@ def catalog_of(*served: ModelSettings) -> Catalog:
 
 def loopback(*served: ModelSettings) -> ServerSettings:
     return ServerSettings(models=served, port=0, grpc_bind_address=("127.0.0.1",))
+
+
+@pytest.fixture
+def placed(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """For each inference, the outputs that OpenVINO writes to where they are wanted, by index."""
+    found: list[list[int]] = []
+    infer = Slot.infer
+
+    def look(slot: Slot, inputs: Sequence[Tensor], places: Mapping[int, Array]) -> Sequence[Tensor]:
+        found.append(sorted(places))
+        return infer(slot, inputs, places)
+
+    monkeypatch.setattr(Slot, "infer", look)
+    return found
 
 
 @pytest.fixture(scope="session")

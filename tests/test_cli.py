@@ -16,8 +16,6 @@ import grpc
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from server_process import server_process
-from wire import Stub
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.cli import cli
@@ -317,25 +315,6 @@ def test_limits_on_clients_reach_the_server(monkeypatch: pytest.MonkeyPatch) -> 
     assert os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] == "1000"
     CliRunner().invoke(cli, ["serve", "--max_image_pixels", "2000"])
     assert os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] == "2000"
-
-
-def test_how_grpc_polls_is_chosen_unless_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kfs.cli.app.run", lambda settings: 0)
-    monkeypatch.setenv("GRPC_EXPERIMENTS", "mine")
-    CliRunner().invoke(cli, ["serve"])
-    assert os.environ["GRPC_EXPERIMENTS"] == "mine"
-    monkeypatch.delenv("GRPC_EXPERIMENTS")
-    CliRunner().invoke(cli, ["serve"])
-    assert os.environ["GRPC_EXPERIMENTS"] == "-event_engine_listener"
-
-
-def test_grpc_knows_the_way_to_poll_that_is_chosen(tmp_path: Path) -> None:
-    """An experiment that gRPC has dropped would be told on stderr."""
-    with server_process(tmp_path / "log") as served:
-        served.wait_until_ready()
-        with grpc.insecure_channel(f"127.0.0.1:{served.port}") as channel:
-            assert Stub(channel).ServerLive(b"", timeout=30).live
-        assert "experiment" not in served.log.read_text().lower()
 
 
 def test_properties_of_devices_behind_another_may_be_nested(

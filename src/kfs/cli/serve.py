@@ -20,10 +20,6 @@ from kfs.metrics.families import DEFAULT, check_names
 from kfs.repository.folders import find_graph, resolve_path
 from kfs.settings import MAX_PIXELS_VARIABLE, GraphSettings, ModelSettings, ServerSettings
 
-# gRPC looks when it starts. The thread that takes its events then looks at the sockets itself,
-# instead of being woken for each event by threads of gRPC's own.
-_POLLING = "-event_engine_listener"
-
 _NO_REST = "there is no REST inference here, only gRPC"
 _NO_GENAI = "generative pipelines and model downloads are no part of this server"
 _NO_EDIT = "this server does not edit configuration files"
@@ -305,7 +301,6 @@ def serve(
         drain_s=drain_s,
     )
     os.environ[MAX_PIXELS_VARIABLE] = str(max_image_pixels)  # OpenCV looks when it is imported
-    os.environ.setdefault("GRPC_EXPERIMENTS", _POLLING)
     kept_nbytes = kept_memory_mib << 20
     # OpenVINO takes its time to import.
     if n_workers > 1:
