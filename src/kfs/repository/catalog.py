@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType, TracebackType
 
 from kfs import errors
@@ -155,7 +156,7 @@ class Entry:
     versions: Mapping[int, VersionEntry] = field(default_factory=dict)
     error: str | None = None
 
-    @property
+    @cached_property
     def only(self) -> VersionEntry | None:
         """The entry of what has no versions; None for models."""
         entry = self.versions.get(1)
@@ -282,7 +283,7 @@ class Catalog:
         """
         has_versions = self.entry(name).only is None
         version = parse_version(version_text) if has_versions else None
-        found = self._look(name, lambda entry: entry.find(version))
+        found = self._look(name, version)
         if found is None:
             raise _version_missing(name, version)
         return found
@@ -301,17 +302,15 @@ class Catalog:
             if self.find(name, version_text) is found:
                 return found, None
 
-    def _look(
-        self, name: str, choose: Callable[[Entry], VersionEntry | None]
-    ) -> VersionEntry | None:
-        """What is chosen of a name's versions, as they are now.
+    def _look(self, name: str, version: int | None) -> VersionEntry | None:
+        """The version of a name, the default one for None, as it is now.
 
         A version is retired when its successor is in the snapshot: who sees none that is
         available, in a snapshot that is not the newest, looks again.
         """
         while True:
             entry = self.entry(name)
-            found = choose(entry)
+            found = entry.find(version)
             if found is not None and found.is_available:
                 return found
             if self.snapshot.get(name) is entry:
@@ -348,7 +347,7 @@ class Catalog:
 
     def _wanted(self, name: str, version: int | None) -> VersionEntry:
         """What an inference is asked of now; a default that is only being loaded counts."""
-        found = self._look(name, lambda entry: entry.find(version) or _loading(entry, version))
+        found = self._look(name, version) or _loading(self.entry(name), version)
         if found is None:
             raise _version_missing(name, version)
         return found

@@ -91,9 +91,8 @@ def _fault(status: Status, details: str, spec: TensorSpec) -> ServingError:
 
 def _bind_input(request: Request, index: int, spec: TensorSpec, demultiplexed: bool) -> Tensor:
     tensor = request.inputs[index]
-    # A negative size is also what makes a shape differ from a static one, so the common case,
-    # the very shape of the model, needs one comparison.
-    if tensor.shape != spec.static_shape and any(size < 0 for size in tensor.shape):
+    has_shape = spec.accepts(tensor.shape)
+    if not has_shape and any(size < 0 for size in tensor.shape):
         raise _fault(
             errors.INVALID_SHAPE,
             f"Negative or zero dimension size is not acceptable: {format_shape(tensor.shape)}",
@@ -101,16 +100,16 @@ def _bind_input(request: Request, index: int, spec: TensorSpec, demultiplexed: b
         )
     if tensor.datatype == "BYTES":
         return _bind_bytes(request, index, spec, demultiplexed)
+    if tensor.datatype != spec.datatype.name or spec.datatype.name not in DATATYPES:
+        raise _wrong_datatype(tensor, spec)
+    if not has_shape:
+        raise _wrong_shape(tensor.shape, spec)
     return _bind_numbers(request, index, spec)
 
 
 def _bind_numbers(request: Request, index: int, spec: TensorSpec) -> Tensor:
     tensor = request.inputs[index]
     datatype = spec.datatype
-    if tensor.datatype != datatype.name or datatype.name not in DATATYPES:
-        raise _wrong_datatype(tensor, spec)
-    if tensor.shape != spec.static_shape:
-        _check_shape(tensor, spec)
     n_values = _product(tensor.shape, spec)
     if request.n_raw:
         view = contents.raw_view(request, index)
@@ -146,28 +145,28 @@ def _wrong_datatype(tensor: InputTensor, spec: TensorSpec) -> ServingError:
     return _fault(errors.INVALID_PRECISION, details, spec)
 
 
-def _check_shape(tensor: InputTensor, spec: TensorSpec) -> None:
-    shape = tensor.shape
+def _wrong_shape(shape: tuple[int, ...], spec: TensorSpec) -> ServingError:
+    """Why the shape is not accepted: for its rank, its batch or another size, in this order."""
+    expected = f"Expected: {format_shape(spec.shape)}; Actual: {format_shape(shape)}"
     if len(shape) != len(spec.shape):
-        raise _fault(errors.INVALID_RANK, _expected_shape(spec, shape), spec)
-    if spec.batch_axis is not None:
-        _check_batch(shape[spec.batch_axis], spec)
-    if not spec.accepts(shape):
-        raise _fault(errors.INVALID_SHAPE, _expected_shape(spec, shape), spec)
-
-
-def _expected_shape(spec: TensorSpec, shape: tuple[int, ...]) -> str:
-    return f"Expected: {format_shape(spec.shape)}; Actual: {format_shape(shape)}"
+        return _fault(errors.INVALID_RANK, expected, spec)
+    if spec.batch_axis is not None and not _batch_dim(spec).accepts(shape[spec.batch_axis]):
+        return _wrong_batch(shape[spec.batch_axis], spec)
+    return _fault(errors.INVALID_SHAPE, expected, spec)
 
 
 def _batch_dim(spec: TensorSpec) -> Dim:
     return spec.shape[0 if spec.batch_axis is None else spec.batch_axis]
 
 
+def _wrong_batch(size: int, spec: TensorSpec) -> ServingError:
+    details = f"Expected: {_batch_dim(spec)}; Actual: {size}"
+    return _fault(errors.INVALID_BATCH_SIZE, details, spec)
+
+
 def _check_batch(size: int, spec: TensorSpec) -> None:
-    dim = _batch_dim(spec)
-    if not dim.accepts(size):
-        raise _fault(errors.INVALID_BATCH_SIZE, f"Expected: {dim}; Actual: {size}", spec)
+    if not _batch_dim(spec).accepts(size):
+        raise _wrong_batch(size, spec)
 
 
 def _product(shape: tuple[int, ...], spec: TensorSpec) -> int:
@@ -236,7 +235,8 @@ def _bind_strings(request: Request, index: int, spec: TensorSpec, n_items: int) 
             f"Expected: at most {_MAX_NATIVE_STRINGS} elements; Actual: {n_items}",
             spec,
         )
-    _check_shape(tensor, spec)
+    if not spec.accepts(tensor.shape):
+        raise _wrong_shape(tensor.shape, spec)
     _check_count(n_items, _product(tensor.shape, spec), spec)
     return StringTensor(StringArray.from_request(request, index), tensor.shape)
 
