@@ -146,6 +146,19 @@ BROKEN = {
                       'name: "n" input_side_packet: "PYTHON_NODE_RESOURCES:py"'),
         "node n: expected node_options",
     ),
+    "two handlers of one name": (
+        IN_OUT + node("PythonExecutorCalculator", ["in"], ["out"], 'name: "n"')
+        + node("PythonExecutorCalculator", ["in"], ["more"], 'name: "n"'),
+        "node n: 2 nodes with handlers have this name",
+    ),
+    "a contract that exits": (
+        IN_OUT + node("ExitInContract", ["in"], ["out"]),
+        "node ExitInContract: contract raised SystemExit: no licence",
+    ),
+    "a preparation that fails": (
+        IN_OUT + node("CrashInPrepare", ["in"], ["out"]),
+        "node CrashInPrepare: prepare raised ZeroDivisionError: no weights",
+    ),
     "a converter between nothing": (
         IN_OUT + node("PyTensorOvTensorConverterCalculator", ["in"], ["out"]),
         "OVTENSOR to OVMS_PY_TENSOR",

@@ -50,6 +50,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     three = ["in1", "in2", "in3"], ["out1", "out2", "out3"]
     add_graph(site, "three", ends(*three) + node("AddOne", *three))
     add_graph(site, "negative", ends(["in"], ["out"]) + node("ErrorOnNegative", ["in"], ["out"]))
+    add_graph(site, "exit", ends(["in"], ["out"]) + node("Exit", ["in"], ["out"]))
     add_graph(site, "closed", ends(["in"], ["out"]) + node("FailInOpen", ["in"], ["out"]))
     add_graph(site, "unproduced", ends(["in"], ["out"]) + node("AddOne", ["in"], ["other"]))
     add_graph(site, "missing_model", dummy_graph().replace("dummy", "nowhere"))
@@ -287,6 +288,14 @@ def test_a_failure_ends_the_stream_at_once(talk: Talk) -> None:
     code, details = status_of(talk.answers)  # the client says nothing more
     assert code == "INVALID_ARGUMENT"
     assert details.endswith('Calculator::Process() for node "ErrorOnNegative" failed: Error')
+
+
+def test_a_calculator_that_exits_ends_its_stream_alone(talk: Talk, stub: Stub) -> None:
+    talk.say(request("exit", **{"in": [1.0]}))
+    code, details = status_of(talk.answers)
+    assert code == "INVALID_ARGUMENT"
+    assert details.endswith('node "Exit" failed: Unexpected error')
+    assert ask(stub, request("add_one", **{"in": [1.0]})) == {"out": [2.0]}
 
 
 def test_a_stream_that_is_closed_before_its_first_message(stub: Stub) -> None:

@@ -5,15 +5,18 @@ A plan is immutable and shared by all instances of a graph.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from kfs._proto import calculator_graph_pb2 as pb
 from kfs.servables.graph.calculator import (
     ANY,
+    FAILURES,
     IMAGE,
     MP_TENSOR,
     OV_TENSOR,
@@ -35,6 +38,8 @@ from kfs.servables.graph.spec import (
     TagIndex,
     parse_tag_index,
 )
+
+_log = logging.getLogger("kfs.graph")
 
 #: What the streams of a graph carry, by what their tags begin with; OV_TENSOR otherwise.
 _INPUT_PREFIXES = (
@@ -154,7 +159,7 @@ def make_plan(spec: GraphSpec, registry: Registry) -> Plan:
         GraphError: the graph cannot run; the node or stream, and what is wrong with it.
     """
     _check_ends(spec)
-    _check_queue(spec)
+    _check_handlers(spec)
     calculators = [registry.find(node) for node in spec.nodes]
     contracts = [_contract(*pair) for pair in zip(spec.nodes, calculators, strict=True)]
     wiring = _Wiring(spec, contracts)
@@ -218,23 +223,45 @@ def _check_ends(spec: GraphSpec) -> None:
         raise GraphError("a graph from REQUEST to RESPONSE has exactly one input and one output")
 
 
-def _check_queue(spec: GraphSpec) -> None:
-    """Instances that are used again and again would begin with what a loop has left."""
-    for node in spec.nodes:
-        is_handler = node.calculator == "PythonExecutorCalculator"
-        if spec.is_queued and is_handler and any(p.tag == "LOOPBACK" for p in node.inputs):
+def _check_handlers(spec: GraphSpec) -> None:
+    nodes = [node for node in spec.nodes if node.calculator == "PythonExecutorCalculator"]
+    for name, count in Counter(node.name for node in nodes).items():
+        if count > 1:
+            raise GraphError(f"node {name}: {count} nodes with handlers have this name")
+    for node in nodes:
+        # Instances that are used again and again would begin with what a loop has left.
+        if spec.is_queued and any(port.tag == "LOOPBACK" for port in node.inputs):
             raise GraphError(
                 f"node {node.name}: a handler with LOOPBACK and OVMS_GRAPH_QUEUE_MAX_SIZE do not "
                 "go together"
             )
 
 
+@contextmanager
+def failures_told(node: NodeSpec, method: str) -> Iterator[None]:
+    """Turns what a calculator should not have raised into the reason why its graph is not served.
+
+    Raises:
+        GraphError: it raised something; the traceback is in the log.
+    """
+    try:
+        yield
+    except GraphError:
+        raise
+    except FAILURES as error:
+        _log.error("%s of node %s failed", method, node.name, exc_info=error)
+        raise GraphError(
+            f"node {node.name}: {method} raised {type(error).__name__}: {error}"
+        ) from error
+
+
 def _contract(node: NodeSpec, calculator: type[Calculator]) -> Contract:
     contract = Contract(node)
-    try:
-        calculator.contract(contract)
-    except GraphError as error:
-        raise GraphError(f"node {node.name} ({node.calculator}): {error}") from None
+    with failures_told(node, "contract"):
+        try:
+            calculator.contract(contract)
+        except GraphError as error:
+            raise GraphError(f"node {node.name} ({node.calculator}): {error}") from None
     if node.outputs and not node.inputs:
         raise GraphError(
             f"node {node.name}: expected an input_stream, since it has an output_stream; nodes "

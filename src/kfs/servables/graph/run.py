@@ -27,6 +27,7 @@ from kfs.servables.base import CallContext
 from kfs.servables.graph.calculator import (
     BOOL,
     DONE,
+    FAILURES,
     INT64,
     MAX_TIMESTAMP,
     MIN_TIMESTAMP,
@@ -74,13 +75,13 @@ class Prepared:
 
     Attributes:
         setting: what nodes may use.
-        resources: what each node's calculator prepared, by the node's name.
+        resources: what each node's calculator prepared, in the order of the nodes.
         costs_s: how long one run of each node takes; learned from run to run.
     """
 
     plan: Plan
     setting: Setting
-    resources: dict[str, Any] = field(default_factory=dict)
+    resources: list[Any] = field(default_factory=list)
     costs_s: list[float] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -294,7 +295,7 @@ class Instance:
         self._side_packets = dict(side_packets)
         self._nodes = []
         for index, node in enumerate(plan.nodes):
-            resource = prepared.resources.get(node.spec.name)
+            resource = prepared.resources[index]
             context = NodeContext(node.spec, prepared.setting, resource, call, self._side_packets)
             self._nodes.append(_Node(index, node, context))
         self._queues = [queue for node in self._nodes for queue in node.queues]
@@ -559,7 +560,7 @@ class Instance:
         try:
             node.calculator.process(node.context)
             self._emit(node)
-        except Exception as error:
+        except FAILURES as error:
             self._fail_at(node, "Process", error)
         node.context.inputs = ()
         self._prepared.learn(node.index, time.perf_counter() - began)
@@ -569,7 +570,7 @@ class Instance:
             node.calculator.open(node.context)
             self._side_packets.update(node.context.side_sent)
             self._emit(node)
-        except Exception as error:
+        except FAILURES as error:
             self._fail_at(node, "Open", error)
         with self._lock:
             self._deliver_sent(node)
@@ -584,7 +585,7 @@ class Instance:
         try:
             node.calculator.close(node.context)
             self._emit(node)
-        except Exception as error:
+        except FAILURES as error:
             self._fail_at(node, "Close", error)
         with self._lock:
             if not self._has_ended:
@@ -608,7 +609,7 @@ class Instance:
             if leaving is not None:
                 self._on_output(leaving, timestamp, value)
 
-    def _fail_at(self, node: _Node, method: str, error: Exception) -> None:
+    def _fail_at(self, node: _Node, method: str, error: BaseException) -> None:
         node.context.sent.clear()
         self.fail(failure_at(node.plan.spec.name, method, error))
         if self._on_failure is not None and self.failure is not None:
@@ -627,7 +628,7 @@ class _MismatchError(Exception):
         self.failure = failure
 
 
-def failure_at(node: str, method: str, error: Exception) -> ServingError:
+def failure_at(node: str, method: str, error: BaseException) -> ServingError:
     """What a call ends with when a node raised `error`."""
     if isinstance(error, _MismatchError):
         return error.failure

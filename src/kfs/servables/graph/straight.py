@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kfs.servables.base import CallContext
-from kfs.servables.graph.calculator import NodeContext
+from kfs.servables.graph.calculator import FAILURES, NodeContext
 from kfs.servables.graph.run import Prepared, check_side_packets, failure_at
 
 
@@ -36,7 +36,7 @@ def run_straight(
     for at, node in enumerate(plan.nodes):
         inputs = [values.get(stream) for stream in node.inputs]
         context = NodeContext(
-            node.spec, prepared.setting, prepared.resources.get(node.spec.name), call, sides,
+            node.spec, prepared.setting, prepared.resources[at], call, sides,
             timestamp, inputs, is_last=at == last,
         )  # fmt: skip
         calculator = node.calculator()
@@ -47,7 +47,7 @@ def run_straight(
             if any(value is not None for value in inputs):
                 method = "Process"
                 calculator.process(context)
-        except Exception as error:
+        except FAILURES as error:
             raise failure_at(node.spec.name, method, error) from error
         for output, _, value in context.sent:
             values[node.outputs[output]] = value
