@@ -37,7 +37,8 @@ from kfs.servables.graph.packets import (
     write_response_message,
 )
 from kfs.servables.graph.plan import Plan, failures_told, make_plan
-from kfs.servables.graph.run import Instance, Prepared
+from kfs.servables.graph.prepared import Prepared
+from kfs.servables.graph.run import Instance
 from kfs.servables.graph.spec import GraphError, parse_graph
 from kfs.servables.graph.straight import run_straight
 from kfs.servables.outline import Outline

@@ -11,7 +11,7 @@ from typing import Any
 
 from kfs.servables.base import CallContext
 from kfs.servables.graph.calculator import FAILURES, NodeContext
-from kfs.servables.graph.run import Prepared, check_side_packets, failure_at
+from kfs.servables.graph.prepared import Prepared, check_side_packets, failure_at
 
 
 def run_straight(
