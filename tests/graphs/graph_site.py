@@ -72,6 +72,11 @@ def node(calculator: str, inputs: list[str], outputs: list[str], more: str = "")
     return f'node {{\n  calculator: "{calculator}"\n{text}\n}}\n'
 
 
+def handler(name: str, options: str = "") -> str:
+    """How a node waits for its inputs."""
+    return f'input_stream_handler {{ input_stream_handler: "{name}" options {{ {options} }} }}'
+
+
 def dummy_graph() -> str:
     return (
         ends(["in"], ["out"])

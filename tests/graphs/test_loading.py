@@ -20,6 +20,7 @@ from graphs.graph_site import (
     ask,
     dummy_graph,
     ends,
+    handler,
     inference,
     node,
     request,
@@ -39,10 +40,6 @@ from kfs.servables.graph import Graph, GraphError
 ONES = np.ones((1, 10), np.float32)
 IN_OUT = ends(["in"], ["out"])
 SYNC = "mediapipe.SyncSetInputStreamHandlerOptions.ext"
-
-
-def handler(name: str, options: str = "") -> str:
-    return f'input_stream_handler {{ input_stream_handler: "{name}" options {{ {options} }} }}'
 
 
 BROKEN = {
@@ -102,6 +99,17 @@ BROKEN = {
         IN_OUT + node("AddOne", ["in"], ["out"], handler(
             "SyncSetInputStreamHandler", f'[{SYNC}] {{ sync_set {{ tag_index: "LOOPBACK:1" }} }}')),
         'the node has no input "LOOPBACK:1"',
+    ),
+    "a wrong base": (
+        IN_OUT + node("AddOne", ["A:in"], ["out"], handler(
+            "TimestampAlignInputStreamHandler",
+            '[mediapipe.TimestampAlignInputStreamHandlerOptions.ext] '
+            '{ timestamp_base_tag_index: "B" }')),
+        'timestamp_base_tag_index: the node has no input "B"',
+    ),
+    "nothing to select": (
+        IN_OUT + node("AddOne", ["in"], ["out"], handler("MuxInputStreamHandler")),
+        "expected at least two inputs, of which the last one selects another; found 1",
     ),
     "a source": (IN_OUT + node("AddOne", [], ["out"]), "expected an input_stream"),
     "types": (

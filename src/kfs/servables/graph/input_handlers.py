@@ -14,6 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from kfs import pyovms
 from kfs._proto import calculator_graph_pb2 as pb
 from kfs.servables.graph.calculator import DONE, MIN_TIMESTAMP
 from kfs.servables.graph.spec import GraphError, NodeSpec, TagIndex, parse_tag_index
@@ -47,12 +50,14 @@ class HandlerPlan:
     Attributes:
         sync_sets: inputs that wait for each other; one set of all unless it is said.
         fixed_size: what the handler of that name was told; None for others.
+        base: the input by which another handler aligns the others.
     """
 
     name: str
     n_inputs: int
     sync_sets: tuple[tuple[int, ...], ...]
     fixed_size: FixedSize | None = None
+    base: int = 0
 
     @property
     def is_default(self) -> bool:
@@ -70,12 +75,18 @@ def plan_handler(node: NodeSpec) -> HandlerPlan:
             f"node {node.name}: expected an input_stream_handler of {', '.join(_HANDLERS)}; "
             f"found {name}"
         )
+    if name == _MUX and n_inputs < 2:
+        raise GraphError(
+            f"node {node.name}, {name}: expected at least two inputs, of which the last one "
+            f"selects another; found {n_inputs}"
+        )
     everything = (tuple(range(n_inputs)),) if n_inputs else ()
     return HandlerPlan(
         name,
         n_inputs,
         _sync_sets(node) if name == _SYNC_SET else everything,
         _fixed_size(node) if name == _FIXED_SIZE else None,
+        _base(node) if name == _ALIGN else 0,
     )
 
 
@@ -115,6 +126,13 @@ def _fixed_size(node: NodeSpec) -> FixedSize:
     return FixedSize(trigger, target, options.fixed_min_size)  # type: ignore[attr-defined]
 
 
+def _base(node: NodeSpec) -> int:
+    kind = pb.TimestampAlignInputStreamHandlerOptions
+    options = node.handler.options.get(kind.DESCRIPTOR.full_name) or kind()
+    text = options.timestamp_base_tag_index  # type: ignore[attr-defined]
+    return _input_position(node, "timestamp_base_tag_index", text)
+
+
 # What one node of an instance does with it.
 
 
@@ -124,14 +142,16 @@ class Inputs:
     Attributes:
         queues: by input.
         bounds: by input.
+        complaint: why the node cannot process what was taken; empty when it can.
     """
 
-    __slots__ = ("bounds", "plan", "queues")
+    __slots__ = ("bounds", "complaint", "plan", "queues")
 
     def __init__(self, plan: HandlerPlan) -> None:
         self.plan = plan
         self.queues: list[deque[_Packet]] = [deque() for _ in range(plan.n_inputs)]
         self.bounds = [MIN_TIMESTAMP] * plan.n_inputs
+        self.complaint = ""
 
     def ready(self) -> Ready | None:
         """What the node can do now; None when it has to wait."""
@@ -289,9 +309,120 @@ class _BarrierInputs(Inputs):
         return [queue.popleft()[1] for queue in self.queues]
 
 
+class _MuxInputs(Inputs):
+    """The packet of the last input selects the input whose packet of that timestamp is taken.
+
+    A selection is a whole number, or a tensor of one.
+    """
+
+    __slots__ = ()
+
+    def ready(self) -> Ready | None:
+        control = self.queues[-1]
+        if not control:
+            self._drop_before(self.bounds[-1])
+            return CLOSE if self.bounds[-1] == DONE else None
+        timestamp, selection = control[0]
+        self._drop_before(timestamp)
+        chosen = self._chosen(selection)
+        if chosen is None:
+            return timestamp, (len(self.queues) - 1,)
+        if not self.queues[chosen] and self.bounds[chosen] <= timestamp:
+            return None
+        return timestamp, (chosen, len(self.queues) - 1)
+
+    def take(self, ready: Ready) -> list[Any]:
+        values = super().take(ready)
+        if self._chosen(values[-1]) is None:
+            number = _whole_number(values[-1])
+            found = type(values[-1]).__name__ if number is None else number
+            self.complaint = (
+                f"expected a whole number from 0 to {len(self.queues) - 2} at the last input; "
+                f"found {found}"
+            )
+        self._drop_before(ready[0] + 1)
+        return values
+
+    def bound(self) -> int:
+        control = self.queues[-1]
+        return control[0][0] if control else self.bounds[-1]
+
+    def _chosen(self, selection: Any) -> int | None:
+        number = _whole_number(selection)
+        return number if number in range(len(self.queues) - 1) else None
+
+    def _drop_before(self, timestamp: int) -> None:
+        """Of what no selection can come for any more, nothing is kept."""
+        for queue in self.queues[:-1]:
+            while queue and queue[0][0] < timestamp:
+                queue.popleft()
+
+
+def _whole_number(value: Any) -> int | None:
+    if not isinstance(value, (int, np.generic, np.ndarray, pyovms.Tensor)):
+        return None
+    array = np.asarray(value)
+    return int(array.item()) if array.size == 1 and array.dtype.kind in "iu" else None
+
+
+class _AlignedInputs(Inputs):
+    """As by default, but the first packets of all inputs count as of one time: that of the base.
+
+    Until every input has a packet, those of the base are processed as they come.
+    """
+
+    __slots__ = ("_offsets",)
+
+    def __init__(self, plan: HandlerPlan) -> None:
+        super().__init__(plan)
+        #: What is added to the timestamps of each input; None before it is known.
+        self._offsets: list[int] | None = None
+
+    def ready(self) -> Ready | None:
+        base = self.queues[self.plan.base]
+        if self._offsets is None:
+            return (base[0][0], self._all()) if base else None
+        packet, bound = self._settled(self._all())
+        if packet < bound:
+            return packet, self._all()
+        return CLOSE if bound == DONE else None
+
+    def take(self, ready: Ready) -> list[Any]:
+        timestamp, inputs = ready
+        if self._offsets is None:
+            if not all(self.queues):
+                return super().take((timestamp, (self.plan.base,)))
+            self._offsets = [timestamp - queue[0][0] for queue in self.queues]
+        values: list[Any] = [None] * len(self.queues)
+        for at in inputs:
+            queue = self.queues[at]
+            if queue and queue[0][0] + self._offsets[at] == timestamp:
+                values[at] = queue.popleft()[1]
+        return values
+
+    def bound(self) -> int:
+        base = self.queues[self.plan.base]
+        if self._offsets is None:
+            return base[0][0] if base else self.bounds[self.plan.base]
+        return super().bound()
+
+    def _settled(self, inputs: Sequence[int]) -> tuple[int, int]:
+        assert self._offsets is not None
+        packet = bound = DONE
+        for at in inputs:
+            queue, offset = self.queues[at], self._offsets[at]
+            if queue:
+                packet = min(packet, queue[0][0] + offset)
+            elif self.bounds[at] != DONE:
+                bound = min(bound, self.bounds[at] + offset)
+        return packet, bound
+
+
 _DEFAULT = "DefaultInputStreamHandler"
 _SYNC_SET = "SyncSetInputStreamHandler"
 _FIXED_SIZE = "FixedSizeInputStreamHandler"
+_MUX = "MuxInputStreamHandler"
+_ALIGN = "TimestampAlignInputStreamHandler"
 _HANDLERS: dict[str, type[Inputs]] = {
     _DEFAULT: Inputs,
     "ImmediateInputStreamHandler": _ImmediateInputs,
@@ -299,6 +430,8 @@ _HANDLERS: dict[str, type[Inputs]] = {
     _FIXED_SIZE: _FixedSizeInputs,
     "EarlyCloseInputStreamHandler": _EarlyCloseInputs,
     "BarrierInputStreamHandler": _BarrierInputs,
+    _MUX: _MuxInputs,
+    _ALIGN: _AlignedInputs,
 }
 
 

@@ -17,13 +17,14 @@ from concurrent.futures import Executor
 from typing import Any
 
 from kfs import errors
-from kfs.errors import ServingError
+from kfs.errors import Code, ServingError
 from kfs.servables.base import CallContext
 from kfs.servables.graph.calculator import (
     DONE,
     FAILURES,
     MAX_TIMESTAMP,
     MIN_TIMESTAMP,
+    CalculatorError,
     NodeContext,
     Sent,
 )
@@ -358,6 +359,8 @@ class Instance:
             return
         began = time.perf_counter()
         try:
+            if node.inputs.complaint:
+                raise CalculatorError(node.inputs.complaint, Code.INVALID_ARGUMENT)
             node.calculator.process(node.context)
             self._emit(node)
         except FAILURES as error:
