@@ -17,12 +17,13 @@ from graphs.graph_site import (
     add_models,
     ask,
     ends,
+    looped,
     node,
+    one,
     request,
     status_of,
 )
 from graphs.plug_ins import CountClosed, Generators, Stuck
-from graphs.test_python_nodes import looped, one
 from h2 import DATA, Connection, begin_call, frame, message
 from site_of_models import Site
 from site_of_models import ask as ask_model
