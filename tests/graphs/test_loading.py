@@ -95,6 +95,21 @@ BROKEN = {
         IN_OUT + node("AddOne", ["in"], ["out"], handler("Other")),
         "expected an input_stream_handler of DefaultInputStreamHandler",
     ),
+    "unknown output handler": (
+        IN_OUT + node("AddOne", ["in"], ["out"],
+                      'output_stream_handler { output_stream_handler: "Other" }'),
+        "node AddOne: expected InOrderOutputStreamHandler as output_stream_handler; found Other",
+    ),
+    "unknown executor": (
+        IN_OUT + node("AddOne", ["in"], ["out"], 'executor: "other"'),
+        'node AddOne: there is no executor "other" in the graph',
+    ),
+    "a side packet twice": (
+        IN_OUT + 'input_side_packet: ["A:x", "A:y"]',
+        'input_side_packet of the graph: tag "A" index 0 already had a name "x"',
+    ),
+    "threads": ("num_threads: -2\n" + IN_OUT, "expected num_threads to be -1 or not negative"),
+    "queues": ("max_queue_size: -2\n" + IN_OUT, "expected max_queue_size to be -1 or not negative"),
     "a wrong sync set": (
         IN_OUT + node("AddOne", ["in"], ["out"], handler(
             "SyncSetInputStreamHandler", f'[{SYNC}] {{ sync_set {{ tag_index: "LOOPBACK:1" }} }}')),
@@ -198,6 +213,10 @@ def test_what_is_wrong_is_said_with_the_file_and_the_place(tmp_path: Path, name:
         "# OVMS_GRAPH_QUEUE_MAX_SIZE: AUTO\n" + IN_OUT + node("AddOne", ["in"], ["out"]),
         "num_threads: 3; report_deadlock: true, executor { name: 'x' type: 'y' }" + IN_OUT,
         'profiler_config { trace_enabled: true } type: "T" package: "p"' + IN_OUT,
+        "num_threads: -1 executor { name: 'x' }"
+        + IN_OUT
+        + node("AddOne", ["in"], ["out"], "executor: 'x'"),
+        handler("MuxInputStreamHandler") + IN_OUT + session("dummy"),
         'input_stream: ["a", "TAG:b", "TAG:1:c"] output_stream: ["d"]',
     ],
 )
@@ -205,6 +224,15 @@ def test_what_is_allowed(tmp_path: Path, text: str) -> None:
     path = tmp_path / "graph.pbtxt"
     path.write_text(text)
     Graph.load("g", path, catalog_of()).unload()
+
+
+def test_pools_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "graph.pbtxt"
+    path.write_text("# OVMS_GRAPH_QUEUE_MAX_SIZE: 2\n" + IN_OUT)
+    monkeypatch.setenv("OVMS_GRAPH_QUEUE_OFF", "0")
+    assert Graph.load("g", path, catalog_of()).plan.spec.is_queued
+    monkeypatch.setenv("OVMS_GRAPH_QUEUE_OFF", "1")
+    assert not Graph.load("g", path, catalog_of()).plan.spec.is_queued
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

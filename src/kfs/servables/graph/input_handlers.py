@@ -75,12 +75,14 @@ def plan_handler(node: NodeSpec) -> HandlerPlan:
             f"node {node.name}: expected an input_stream_handler of {', '.join(_HANDLERS)}; "
             f"found {name}"
         )
+    if not n_inputs:
+        return HandlerPlan(_DEFAULT, 0, ())
     if name == _MUX and n_inputs < 2:
         raise GraphError(
             f"node {node.name}, {name}: expected at least two inputs, of which the last one "
             f"selects another; found {n_inputs}"
         )
-    everything = (tuple(range(n_inputs)),) if n_inputs else ()
+    everything = (tuple(range(n_inputs)),)
     return HandlerPlan(
         name,
         n_inputs,
