@@ -238,6 +238,7 @@ class Stuck:
 
     reached = threading.Semaphore(0)
     released = threading.Event()
+    never = threading.Event()
 
 
 class WaitForever(Calculator):
