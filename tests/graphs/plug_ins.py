@@ -108,6 +108,13 @@ class FailInOpen(Calculator):
         raise AssertionError("not reached")
 
 
+class FailInInit(Calculator):
+    """Cannot even be made."""
+
+    def __init__(self) -> None:
+        sys.exit(3)
+
+
 class Silent(Calculator):
     """Sends nothing."""
 
@@ -250,5 +257,5 @@ class WaitForever(Calculator):
 
 
 ALL = (AddOne, AddSidePacket, Sum, SumInTime, ErrorOnNegative, Crash, Exit, ExitInContract,
-       CrashInPrepare, FailInOpen, Silent, PassRequest, Cycle, Side, Gate, CountClosed, Last,
-       WaitForever, Pack, Unpack)  # fmt: skip
+       CrashInPrepare, FailInOpen, FailInInit, Silent, PassRequest, Cycle, Side, Gate,
+       CountClosed, Last, WaitForever, Pack, Unpack)  # fmt: skip

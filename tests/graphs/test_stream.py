@@ -47,6 +47,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     add_graph(site, "negative", ends(["in"], ["out"]) + node("ErrorOnNegative", ["in"], ["out"]))
     add_graph(site, "exit", ends(["in"], ["out"]) + node("Exit", ["in"], ["out"]))
     add_graph(site, "closed", ends(["in"], ["out"]) + node("FailInOpen", ["in"], ["out"]))
+    add_graph(site, "unborn", ends(["in"], ["out"]) + node("FailInInit", ["in"], ["out"]))
     add_graph(site, "unproduced", ends(["in"], ["out"]) + node("AddOne", ["in"], ["other"]))
     add_graph(site, "missing_model", dummy_graph().replace("dummy", "nowhere"))
     add_graph(site, "side", ends(["in"], ["out"]) + node(
@@ -233,6 +234,7 @@ def test_side_packets_are_those_of_the_first_request(talk: Talk) -> None:
         (request("side", **{"in": [1.0]}), "FAILED_PRECONDITION", "Failed to start mediapipe"),
         (request("side", sides={"py": 3}), "FAILED_PRECONDITION", "Failed to initialize mediapipe"),
         (request("closed", **{"in": [1.0]}), "INVALID_ARGUMENT", "Mediapipe execution failed."),
+        (request("unborn", **{"in": [1.0]}), "INVALID_ARGUMENT", "Mediapipe execution failed."),
         (request("unproduced", **{"in": [1.0]}), "INTERNAL", "Internal server error"),
         (request("missing_model", **{"in": [1.0]}), "FAILED_PRECONDITION",
          "Mediapipe graph precondition failed"),

@@ -227,7 +227,7 @@ class Calculator:
         raise NotImplementedError
 
     def close(self, context: NodeContext) -> None:
-        """No more inputs will come; packets may still be sent. Also called after errors."""
+        """No more inputs will come; packets may still be sent. Also after errors, once opened."""
 
 
 _GROUP = "kfs.calculators"

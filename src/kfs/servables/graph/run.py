@@ -24,6 +24,7 @@ from kfs.servables.graph.calculator import (
     FAILURES,
     MAX_TIMESTAMP,
     MIN_TIMESTAMP,
+    Calculator,
     CalculatorError,
     NodeContext,
     Sent,
@@ -45,17 +46,19 @@ class _Node:
     """The state of a node in one instance."""
 
     __slots__ = (
-        "calculator", "context", "index", "inputs", "is_closed", "is_closing", "is_queued",
-        "is_running", "out_bounds", "plan",
+        "calculator", "context", "index", "inputs", "is_closed", "is_closing", "is_open",
+        "is_queued", "is_running", "out_bounds", "plan",
     )  # fmt: skip
+
+    calculator: Calculator
 
     def __init__(self, index: int, plan: NodePlan, context: NodeContext) -> None:
         self.index = index
         self.plan = plan
-        self.calculator = plan.calculator()
         self.context = context
         self.inputs = make_inputs(plan.handler)
         self.out_bounds = [MIN_TIMESTAMP] * len(plan.outputs)
+        self.is_open = False
         self.is_queued = False
         self.is_running = False
         self.is_closing = False
@@ -370,7 +373,9 @@ class Instance:
 
     def _open(self, node: _Node) -> None:
         try:
+            node.calculator = node.plan.calculator()
             node.calculator.open(node.context)
+            node.is_open = True
             self._side_packets.update(node.context.side_sent)
             self._emit(node)
         except FAILURES as error:
@@ -385,7 +390,8 @@ class Instance:
             node.is_closed = True
             node.inputs.clear()
         try:
-            node.calculator.close(node.context)
+            if node.is_open:
+                node.calculator.close(node.context)
             self._emit(node)
         except FAILURES as error:
             self._fail_at(node, "Close", error)

@@ -39,9 +39,9 @@ def run_straight(
             node.spec, prepared.setting, prepared.resources[at], call, sides,
             timestamp, inputs, is_last=at == last,
         )  # fmt: skip
-        calculator = node.calculator()
         method = "Open"
         try:
+            calculator = node.calculator()
             calculator.open(context)
             sides.update(context.side_sent)
             if any(value is not None for value in inputs):
