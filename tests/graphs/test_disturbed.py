@@ -146,7 +146,8 @@ def test_a_thousand_killed_clients_leave_nothing(site: Site, stub: Stub) -> None
     kill_all(range(N_KILLED))
     wait_until(lambda: process.num_fds() <= n_files)
     gc.collect()
-    assert process.num_threads() <= n_threads + 8  # gRPC has threads that come and go
+    # Pools grow to the most that were ever open at a time, and gRPC has threads that come and go.
+    assert process.num_threads() <= n_threads + 32
     assert process.memory_info().rss - nbytes < 16 * MIB
 
 
