@@ -16,8 +16,7 @@ import models
 import numpy as np
 import pytest
 from conftest import wait_until
-from graphs.graph_site import add_graph, ends
-from graphs.test_python_nodes import python
+from graphs.graph_site import add_graph, ends, python
 from openvino import opset13 as op
 from pipelines.pipes import C_NODES, compile_library, custom, entry
 from server_process import ServerProcess, server_process

@@ -72,6 +72,48 @@ def node(calculator: str, inputs: list[str], outputs: list[str], more: str = "")
     return f'node {{\n  calculator: "{calculator}"\n{text}\n}}\n'
 
 
+def handler(name: str, options: str = "") -> str:
+    """How a node waits for its inputs."""
+    return f'input_stream_handler {{ input_stream_handler: "{name}" options {{ {options} }} }}'
+
+
+_HANDLER = """
+name: "{name}"
+input_side_packet: "PYTHON_NODE_RESOURCES:py"
+node_options: {{ [type.googleapis.com/mediapipe.PythonExecutorCalculatorOptions]: {{
+  handler_path: "{name}.py" }} }}
+"""
+
+#: What takes a generator back to its node.
+LOOP = """
+input_stream_info { tag_index: "LOOPBACK:0" back_edge: true }
+input_stream_handler {
+  input_stream_handler: "SyncSetInputStreamHandler"
+  options { [mediapipe.SyncSetInputStreamHandlerOptions.ext] { sync_set { tag_index: "LOOPBACK:0" } } }
+}
+"""  # noqa: E501
+
+
+def python(name: str, inputs: list[str], outputs: list[str], more: str = "") -> str:
+    """A node that runs the handler in the file of its name."""
+    return node("PythonExecutorCalculator", inputs, outputs, _HANDLER.format(name=name) + more)
+
+
+def one(name: str) -> str:
+    """A graph from in to out with a single handler."""
+    return ends(["OVMS_PY_TENSOR:in"], ["OVMS_PY_TENSOR:out"]) + python(
+        name, ["IN:in"], ["OUT:out"]
+    )
+
+
+def looped(name: str) -> str:
+    """The same with a handler that may be a generator."""
+    inputs, outputs = ["OVMS_PY_TENSOR:in"], ["OVMS_PY_TENSOR:out"]
+    return ends(inputs, outputs) + python(
+        name, ["IN:in", "LOOPBACK:loopback"], ["OUT:out", "LOOPBACK:loopback"], LOOP
+    )
+
+
 def dummy_graph() -> str:
     return (
         ends(["in"], ["out"])

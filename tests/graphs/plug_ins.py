@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 import numpy as np
@@ -9,7 +10,16 @@ import numpy as np
 from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.errors import Code
 from kfs.servables.graph import Calculator, CalculatorError, Contract, NodeContext
-from kfs.servables.graph.calculator import BOOL, INT64, OV_TENSOR, REQUEST, RESPONSE, STRING
+from kfs.servables.graph.calculator import (
+    BOOL,
+    INT64,
+    OV_TENSOR,
+    REQUEST,
+    RESPONSE,
+    STRING,
+    Setting,
+)
+from kfs.servables.graph.spec import NodeSpec
 
 
 class AddOne(Calculator):
@@ -65,6 +75,29 @@ class Crash(Calculator):
         raise ZeroDivisionError("secret")
 
 
+class Exit(Calculator):
+    """Wants to end the process."""
+
+    def process(self, context: NodeContext) -> None:
+        sys.exit(3)
+
+
+class ExitInContract(Calculator):
+    """The same, when a graph that names it is loaded."""
+
+    @classmethod
+    def contract(cls, contract: Contract) -> None:
+        sys.exit("no licence")
+
+
+class CrashInPrepare(Calculator):
+    """Fails to make what all instances share."""
+
+    @classmethod
+    def prepare(cls, node: NodeSpec, setting: Setting) -> None:
+        raise ZeroDivisionError("no weights")
+
+
 class FailInOpen(Calculator):
     """Never gets ready."""
 
@@ -73,6 +106,13 @@ class FailInOpen(Calculator):
 
     def process(self, context: NodeContext) -> None:
         raise AssertionError("not reached")
+
+
+class FailInInit(Calculator):
+    """Cannot even be made."""
+
+    def __init__(self) -> None:
+        sys.exit(3)
 
 
 class Silent(Calculator):
@@ -142,6 +182,12 @@ class Gate(Calculator):
     def close(self, context: NodeContext) -> None:
         Gate.closed.release()
 
+    @staticmethod
+    def drain() -> None:
+        """Forget what a test has left."""
+        while Gate.opened.acquire(blocking=False) or Gate.waiting.acquire(blocking=False):
+            pass
+
 
 class CountClosed(Calculator):
     """Passes packets; counts what is open."""
@@ -199,6 +245,7 @@ class Stuck:
 
     reached = threading.Semaphore(0)
     released = threading.Event()
+    never = threading.Event()
 
 
 class WaitForever(Calculator):
@@ -209,5 +256,6 @@ class WaitForever(Calculator):
         assert Stuck.released.wait(60)
 
 
-ALL = (AddOne, AddSidePacket, Sum, SumInTime, ErrorOnNegative, Crash, FailInOpen, Silent,
-       PassRequest, Cycle, Side, Gate, CountClosed, Last, WaitForever, Pack, Unpack)  # fmt: skip
+ALL = (AddOne, AddSidePacket, Sum, SumInTime, ErrorOnNegative, Crash, Exit, ExitInContract,
+       CrashInPrepare, FailInOpen, FailInInit, Silent, PassRequest, Cycle, Side, Gate,
+       CountClosed, Last, WaitForever, Pack, Unpack)  # fmt: skip

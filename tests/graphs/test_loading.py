@@ -20,6 +20,7 @@ from graphs.graph_site import (
     ask,
     dummy_graph,
     ends,
+    handler,
     inference,
     node,
     request,
@@ -39,10 +40,6 @@ from kfs.servables.graph import Graph, GraphError
 ONES = np.ones((1, 10), np.float32)
 IN_OUT = ends(["in"], ["out"])
 SYNC = "mediapipe.SyncSetInputStreamHandlerOptions.ext"
-
-
-def handler(name: str, options: str = "") -> str:
-    return f'input_stream_handler {{ input_stream_handler: "{name}" options {{ {options} }} }}'
 
 
 BROKEN = {
@@ -98,10 +95,36 @@ BROKEN = {
         IN_OUT + node("AddOne", ["in"], ["out"], handler("Other")),
         "expected an input_stream_handler of DefaultInputStreamHandler",
     ),
+    "unknown output handler": (
+        IN_OUT + node("AddOne", ["in"], ["out"],
+                      'output_stream_handler { output_stream_handler: "Other" }'),
+        "node AddOne: expected InOrderOutputStreamHandler as output_stream_handler; found Other",
+    ),
+    "unknown executor": (
+        IN_OUT + node("AddOne", ["in"], ["out"], 'executor: "other"'),
+        'node AddOne: there is no executor "other" in the graph',
+    ),
+    "a side packet twice": (
+        IN_OUT + 'input_side_packet: ["A:x", "A:y"]',
+        'input_side_packet of the graph: tag "A" index 0 already had a name "x"',
+    ),
+    "threads": ("num_threads: -2\n" + IN_OUT, "expected num_threads to be -1 or not negative"),
+    "queues": ("max_queue_size: -2\n" + IN_OUT, "expected max_queue_size to be -1 or not negative"),
     "a wrong sync set": (
         IN_OUT + node("AddOne", ["in"], ["out"], handler(
             "SyncSetInputStreamHandler", f'[{SYNC}] {{ sync_set {{ tag_index: "LOOPBACK:1" }} }}')),
         'the node has no input "LOOPBACK:1"',
+    ),
+    "a wrong base": (
+        IN_OUT + node("AddOne", ["A:in"], ["out"], handler(
+            "TimestampAlignInputStreamHandler",
+            '[mediapipe.TimestampAlignInputStreamHandlerOptions.ext] '
+            '{ timestamp_base_tag_index: "B" }')),
+        'timestamp_base_tag_index: the node has no input "B"',
+    ),
+    "nothing to select": (
+        IN_OUT + node("AddOne", ["in"], ["out"], handler("MuxInputStreamHandler")),
+        "expected at least two inputs, of which the last one selects another; found 1",
     ),
     "a source": (IN_OUT + node("AddOne", [], ["out"]), "expected an input_stream"),
     "types": (
@@ -146,6 +169,19 @@ BROKEN = {
                       'name: "n" input_side_packet: "PYTHON_NODE_RESOURCES:py"'),
         "node n: expected node_options",
     ),
+    "two handlers of one name": (
+        IN_OUT + node("PythonExecutorCalculator", ["in"], ["out"], 'name: "n"')
+        + node("PythonExecutorCalculator", ["in"], ["more"], 'name: "n"'),
+        "node n: 2 nodes with handlers have this name",
+    ),
+    "a contract that exits": (
+        IN_OUT + node("ExitInContract", ["in"], ["out"]),
+        "node ExitInContract: contract raised SystemExit: no licence",
+    ),
+    "a preparation that fails": (
+        IN_OUT + node("CrashInPrepare", ["in"], ["out"]),
+        "node CrashInPrepare: prepare raised ZeroDivisionError: no weights",
+    ),
     "a converter between nothing": (
         IN_OUT + node("PyTensorOvTensorConverterCalculator", ["in"], ["out"]),
         "OVTENSOR to OVMS_PY_TENSOR",
@@ -177,6 +213,10 @@ def test_what_is_wrong_is_said_with_the_file_and_the_place(tmp_path: Path, name:
         "# OVMS_GRAPH_QUEUE_MAX_SIZE: AUTO\n" + IN_OUT + node("AddOne", ["in"], ["out"]),
         "num_threads: 3; report_deadlock: true, executor { name: 'x' type: 'y' }" + IN_OUT,
         'profiler_config { trace_enabled: true } type: "T" package: "p"' + IN_OUT,
+        "num_threads: -1 executor { name: 'x' }"
+        + IN_OUT
+        + node("AddOne", ["in"], ["out"], "executor: 'x'"),
+        handler("MuxInputStreamHandler") + IN_OUT + session("dummy"),
         'input_stream: ["a", "TAG:b", "TAG:1:c"] output_stream: ["d"]',
     ],
 )
@@ -184,6 +224,15 @@ def test_what_is_allowed(tmp_path: Path, text: str) -> None:
     path = tmp_path / "graph.pbtxt"
     path.write_text(text)
     Graph.load("g", path, catalog_of()).unload()
+
+
+def test_pools_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "graph.pbtxt"
+    path.write_text("# OVMS_GRAPH_QUEUE_MAX_SIZE: 2\n" + IN_OUT)
+    monkeypatch.setenv("OVMS_GRAPH_QUEUE_OFF", "0")
+    assert Graph.load("g", path, catalog_of()).plan.spec.is_queued
+    monkeypatch.setenv("OVMS_GRAPH_QUEUE_OFF", "1")
+    assert not Graph.load("g", path, catalog_of()).plan.spec.is_queued
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ from graphs.graph_site import (
     ends,
     inference,
     node,
+    python,
     request,
     session,
 )
-from graphs.test_python_nodes import python
 from site_of_models import Site, plus, refusal
 from wire import Stub, infer_request
 

@@ -4,59 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import wait_until
 from graphs.graph_site import (
+    LOOP,
     Talk,
     add_graph,
     add_models,
     ask,
     ends,
     inference,
+    looped,
     node,
+    one,
+    python,
     request,
     session,
     status_of,
     tensors,
     time_of,
 )
+from graphs.handlers import INCREMENT, NOTES
 from site_of_models import Site, refusal
 from wire import Stub, infer_request
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
-
-OPTIONS = """
-name: "{name}"
-input_side_packet: "PYTHON_NODE_RESOURCES:py"
-node_options: {{ [type.googleapis.com/mediapipe.PythonExecutorCalculatorOptions]: {{
-  handler_path: "{name}.py" }} }}
-"""
-
-LOOP = """
-input_stream_info { tag_index: "LOOPBACK:0" back_edge: true }
-input_stream_handler {
-  input_stream_handler: "SyncSetInputStreamHandler"
-  options { [mediapipe.SyncSetInputStreamHandlerOptions.ext] { sync_set { tag_index: "LOOPBACK:0" } } }
-}
-"""  # noqa: E501
-
-INCREMENT = """
-    import numpy as np
-    from pyovms import Tensor
-
-    class OvmsPythonModel:
-        def initialize(self, kwargs):
-            self.output = kwargs["output_names"][0]
-
-        def execute(self, inputs):
-            data = np.array(inputs[0])
-            if data.dtype != np.float32:
-                raise TypeError("only FP32")
-            return [Tensor(self.output, data + 1)]
-"""
 
 GENERATE = """
     import numpy as np
@@ -91,27 +65,6 @@ FOREVER = """
                 (self.folder / "ended").touch()
 """
 
-NOTES = """
-    import json
-    from pathlib import Path
-
-    from beside import double
-    from pyovms import Tensor
-
-    class OvmsPythonModel:
-        def initialize(self, kwargs):
-            self.folder = Path(kwargs["base_path"])
-            (self.folder / "kwargs.json").write_text(json.dumps(kwargs))
-
-        def execute(self, inputs):
-            names = "".join(tensor.name for tensor in inputs)
-            return [Tensor("out", double(names).encode())]
-
-        def finalize(self):
-            (self.folder / "finalized").touch()
-            raise RuntimeError("this is only logged")
-"""
-
 BREAKS = """
     import numpy as np
     from pyovms import Tensor
@@ -135,20 +88,6 @@ OWN_STATE = """
 
         def execute(self, inputs):
             return [Tensor(self.output, bytes(inputs[0]) + self.name.encode())]
-"""
-
-FINALIZES = """
-    from pathlib import Path
-
-    class OvmsPythonModel:
-        def initialize(self, kwargs):
-            self.folder = Path(kwargs["base_path"])
-
-        def execute(self, inputs):
-            return []
-
-        def finalize(self):
-            (self.folder / "finalized").touch()
 """
 
 RETURNS = """
@@ -180,24 +119,6 @@ EXIT = """
         def execute(self, inputs):
             raise SystemExit(3)
 """
-
-
-def python(name: str, inputs: list[str], outputs: list[str], more: str = "") -> str:
-    return node("PythonExecutorCalculator", inputs, outputs, OPTIONS.format(name=name) + more)
-
-
-def one(name: str) -> str:
-    """A graph from in to out with a single handler."""
-    return ends(["OVMS_PY_TENSOR:in"], ["OVMS_PY_TENSOR:out"]) + python(
-        name, ["IN:in"], ["OUT:out"]
-    )
-
-
-def looped(name: str) -> str:
-    inputs, outputs = ["OVMS_PY_TENSOR:in"], ["OVMS_PY_TENSOR:out"]
-    return ends(inputs, outputs) + python(
-        name, ["IN:in", "LOOPBACK:loopback"], ["OUT:out", "LOOPBACK:loopback"], LOOP
-    )
 
 
 def around_a_model() -> str:
@@ -427,101 +348,3 @@ def test_a_unary_call_gets_the_first_value(stub: Stub) -> None:
 
 def test_a_handler_in_a_loop_may_return(stub: Stub) -> None:
     assert ask(stub, request("returns_in_a_loop", **{"in": [1.0]})) == {"out": [2.0]}
-
-
-BROKEN = {
-    "missing": (None, "no such file"),
-    "syntax": ("def", "SyntaxError"),
-    "no_class": ("x = 1", "expected a class OvmsPythonModel; there is none"),
-    "no_execute": ("class OvmsPythonModel:\n        pass", "expected a method execute"),
-    "raises": (
-        "class OvmsPythonModel:\n        def execute(self, inputs):\n            pass\n"
-        "        def initialize(self, kwargs):\n            raise ValueError('no weights')",
-        "ValueError: no weights",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_handlers_that_cannot_be_loaded(tmp_path: Path, name: str) -> None:
-    text, reason = BROKEN[name]
-    site = Site(tmp_path)
-    files = {} if text is None else {name: "    " + text}
-    add_graph(site, name, one(name), **files)
-    stub = site.start()
-    try:
-        ready = stub.ModelReady(pb.ModelReadyRequest(name=name), timeout=30)
-        assert not ready.ready
-        assert site.server is not None
-        error = site.server.catalog.entry(name).error
-        assert error is not None
-        assert reason in error
-        assert f"node {name}" in error
-        code, details = refusal(lambda: ask(stub, request(name, **{"in": [1.0]})))
-        assert (code, details) == ("UNAVAILABLE", f"Mediapipe is not loaded yet - {name}")
-    finally:
-        site.stop()
-
-
-def test_a_handler_is_finalized_when_its_graph_goes(tmp_path: Path) -> None:
-    site = Site(tmp_path)
-    beside = "    def double(text):\n        return text"
-    folder = add_graph(site, "notes", one("notes"), notes=NOTES, beside=beside)
-    stub = site.start()
-    try:
-        talk = Talk(stub)
-        talk.say(request("notes", **{"in": [1.0]}))
-        talk.hear()
-        del site.graphs["notes"]
-        site.write()
-        site.poll()
-        assert not (folder / "finalized").exists()  # the stream still uses it
-        code, details = refusal(lambda: ask(stub, request("notes", **{"in": [1.0]})))
-        assert (code, details) == ("NOT_FOUND", "Mediapipe is retired - notes")
-        talk.say(request("notes", **{"in": [1.0]}))
-        talk.hear()
-        talk.close()
-        assert status_of(talk.answers) == ("OK", "")
-        assert (folder / "finalized").exists()
-    finally:
-        site.stop()
-
-
-def test_what_was_ready_is_finalized_when_another_handler_fails(tmp_path: Path) -> None:
-    site = Site(tmp_path)
-    text = python("good", ["IN:in"], ["OUT:middle"]) + python("bad", ["IN:middle"], ["OUT:out"])
-    folder = add_graph(site, "half", ends(["OVMS_PY_TENSOR:in"], ["OVMS_PY_TENSOR:out"]) + text,
-                       good=FINALIZES, bad="raise ValueError")  # fmt: skip
-    site.start()
-    try:
-        assert (folder / "finalized").exists()
-    finally:
-        site.stop()
-
-
-def test_a_handler_is_imported_anew_with_its_graph(tmp_path: Path) -> None:
-    site = Site(tmp_path)
-    add_graph(site, "g", one("handler"), handler=INCREMENT)
-    stub = site.start()
-    try:
-        assert ask(stub, request("g", **{"in": [1.0]})) == {"out": [2.0]}
-        add_graph(site, "g", one("handler"), handler=INCREMENT.replace("data + 1", "data + 7"))
-        site.poll()
-        assert ask(stub, request("g", **{"in": [1.0]})) == {"out": [2.0]}
-        add_graph(site, "g", "# edited\n" + one("handler"))
-        site.poll()
-        assert ask(stub, request("g", **{"in": [1.0]})) == {"out": [8.0]}
-    finally:
-        site.stop()
-
-
-def test_handlers_of_equal_file_names_do_not_collide(tmp_path: Path) -> None:
-    site = Site(tmp_path)
-    for name, added in (("one", "1"), ("ten", "10")):
-        add_graph(site, name, one("handler"), handler=INCREMENT.replace("+ 1", f"+ {added}"))
-    stub = site.start()
-    try:
-        assert ask(stub, request("one", **{"in": [1.0]})) == {"out": [2.0]}
-        assert ask(stub, request("ten", **{"in": [1.0]})) == {"out": [11.0]}
-    finally:
-        site.stop()

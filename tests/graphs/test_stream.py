@@ -33,11 +33,6 @@ MAX = (1 << 63) - 4
 MIN = -(1 << 63) + 3
 
 
-def handler(name: str, options: str = "") -> str:
-    inner = f"options {{ {options} }}" if options else ""
-    return f'input_stream_handler {{ input_stream_handler: "{name}" {inner} }}'
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     site = Site(tmp_path_factory.mktemp("stream"))
@@ -50,7 +45,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     three = ["in1", "in2", "in3"], ["out1", "out2", "out3"]
     add_graph(site, "three", ends(*three) + node("AddOne", *three))
     add_graph(site, "negative", ends(["in"], ["out"]) + node("ErrorOnNegative", ["in"], ["out"]))
+    add_graph(site, "exit", ends(["in"], ["out"]) + node("Exit", ["in"], ["out"]))
     add_graph(site, "closed", ends(["in"], ["out"]) + node("FailInOpen", ["in"], ["out"]))
+    add_graph(site, "unborn", ends(["in"], ["out"]) + node("FailInInit", ["in"], ["out"]))
     add_graph(site, "unproduced", ends(["in"], ["out"]) + node("AddOne", ["in"], ["other"]))
     add_graph(site, "missing_model", dummy_graph().replace("dummy", "nowhere"))
     add_graph(site, "side", ends(["in"], ["out"]) + node(
@@ -59,35 +56,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     add_graph(site, "last", ends(["in"], ["out"]) + node("Last", ["in"], ["out"]))
     add_graph(site, "gate", "num_threads: 1 max_queue_size: 2\n" + ends(["in"], ["out"])
               + node("Gate", ["in"], ["out"]))  # fmt: skip
-    immediate = handler("ImmediateInputStreamHandler")
-    add_graph(site, "immediate", ends(["a", "b"], ["out"])
-              + node("Sum", ["a", "b"], ["out"], immediate))  # fmt: skip
-    add_graph(site, "fixed", "num_threads: 2\n" + ends(["in"], ["out"])
-              + node("Gate", ["in"], ["out"], handler("FixedSizeInputStreamHandler")))  # fmt: skip
-    sets = ('[mediapipe.SyncSetInputStreamHandlerOptions.ext] { sync_set { tag_index: "A:0" '
-            'tag_index: "B:0" } }')  # fmt: skip
-    two_sets = handler("SyncSetInputStreamHandler", sets)
-    add_graph(site, "sets", ends(["a", "b", "c"], ["out"])
-              + node("Sum", ["A:a", "B:b", "C:c"], ["out"], two_sets))  # fmt: skip
-    for name in ("EarlyClose", "Barrier"):
-        add_graph(site, name.lower(), ends(["a", "b"], ["out"])
-                  + node("Sum", ["a", "b"], ["out"], handler(f"{name}InputStreamHandler"))
-                  )  # fmt: skip
     add_graph(site, "unbounded", "max_queue_size: -1\n" + ends(["in"], ["out"])
               + node("Gate", ["in"], ["out"]))  # fmt: skip
-    fixed_in_all = ("[mediapipe.FixedSizeInputStreamHandlerOptions.ext] { trigger_queue_size: 3 "
-                    "target_queue_size: 2 fixed_min_size: true }")  # fmt: skip
-    add_graph(site, "fixed_in_all", ends(["a", "b"], ["out"])
-              + node("Gate", ["a", "b"], ["out"],
-                     handler("FixedSizeInputStreamHandler", fixed_in_all)))  # fmt: skip
-    add_graph(site, "cycle", ends(["in"], ["out"]) + node(
-        "Cycle", ["in", "back"], ["out", "back"], 'input_stream_info { tag_index: ":1" '
-        'back_edge: true }' + immediate))  # fmt: skip
-    add_graph(site, "strict", ends(["a", "b"], ["out"])
-              + node("SumInTime", ["a", "b"], ["out"], immediate))  # fmt: skip
-    add_graph(site, "passed", ends(["a", "b"], ["out"])
-              + node("PassThroughCalculator", ["a"], ["c"])
-              + node("Sum", ["b", "c"], ["out"]))  # fmt: skip
     add_graph(site, "request", ends(["REQUEST:in"], ["RESPONSE:out"])
               + node("PassRequest", ["REQUEST:in"], ["RESPONSE:out"]))  # fmt: skip
     site.start()
@@ -264,6 +234,7 @@ def test_side_packets_are_those_of_the_first_request(talk: Talk) -> None:
         (request("side", **{"in": [1.0]}), "FAILED_PRECONDITION", "Failed to start mediapipe"),
         (request("side", sides={"py": 3}), "FAILED_PRECONDITION", "Failed to initialize mediapipe"),
         (request("closed", **{"in": [1.0]}), "INVALID_ARGUMENT", "Mediapipe execution failed."),
+        (request("unborn", **{"in": [1.0]}), "INVALID_ARGUMENT", "Mediapipe execution failed."),
         (request("unproduced", **{"in": [1.0]}), "INTERNAL", "Internal server error"),
         (request("missing_model", **{"in": [1.0]}), "FAILED_PRECONDITION",
          "Mediapipe graph precondition failed"),
@@ -289,6 +260,14 @@ def test_a_failure_ends_the_stream_at_once(talk: Talk) -> None:
     assert details.endswith('Calculator::Process() for node "ErrorOnNegative" failed: Error')
 
 
+def test_a_calculator_that_exits_ends_its_stream_alone(talk: Talk, stub: Stub) -> None:
+    talk.say(request("exit", **{"in": [1.0]}))
+    code, details = status_of(talk.answers)
+    assert code == "INVALID_ARGUMENT"
+    assert details.endswith('node "Exit" failed: Unexpected error')
+    assert ask(stub, request("add_one", **{"in": [1.0]})) == {"out": [2.0]}
+
+
 def test_a_stream_that_is_closed_before_its_first_message(stub: Stub) -> None:
     assert list(stub.stream([])) == []
 
@@ -298,52 +277,6 @@ def test_what_a_node_sends_at_the_end(talk: Talk) -> None:
         talk.say(request("last", at=at, **{"in": [float(at)]}))
     (answer,) = talk.rest()
     assert (tensors(answer.infer_response), time_of(answer.infer_response)) == ({"out": [3.0]}, 3)
-
-
-def test_immediate_inputs_wait_for_nothing(talk: Talk) -> None:
-    talk.say(request("immediate", at=5, a=[1.0]))
-    assert talk.hear_values() == {"out": [101.0]}
-    talk.say(request("immediate", at=7, b=[2.0]))
-    assert talk.hear_values() == {"out": [102.0]}
-    talk.say(request("immediate", at=8, a=[1.0], b=[2.0]))
-    assert sum(sum(value["out"]) for value in values(talk)) in (203.0, 304.0)
-
-
-def test_sync_sets_wait_within_themselves(talk: Talk) -> None:
-    talk.say(request("sets", at=1, c=[5.0]))
-    assert talk.hear_values() == {"out": [105.0]}
-    talk.say(request("sets", at=2, a=[1.0]))
-    talk.say(request("sets", at=2, b=[2.0]))
-    assert talk.hear_values() == {"out": [203.0]}
-
-
-def test_a_barrier_takes_the_first_of_each_whatever_their_times(talk: Talk) -> None:
-    talk.say(request("barrier", at=1, a=[1.0]))
-    talk.say(request("barrier", at=2, a=[2.0]))
-    talk.say(request("barrier", at=70, b=[40.0]))
-    answer = talk.hear().infer_response
-    assert (tensors(answer), time_of(answer)) == ({"out": [241.0]}, 1)
-    talk.say(request("barrier", at=80, b=[50.0]))
-    answer = talk.hear().infer_response
-    assert (tensors(answer), time_of(answer)) == ({"out": [252.0]}, 2)
-    talk.say(request("barrier", at=90, b=[60.0]))
-    assert talk.rest() == []  # nothing is left for it to go with
-
-
-def test_a_node_may_close_early(talk: Talk) -> None:
-    talk.say(request("earlyclose", at=1, a=[1.0], b=[2.0]))
-    assert talk.hear_values() == {"out": [203.0]}
-    talk.say(request("earlyclose", at=2, a=[1.0]))
-    assert talk.rest() == []  # by default it would run with what there is
-
-
-def test_a_node_that_keeps_time_tells_that_nothing_will_come(talk: Talk) -> None:
-    """Without a packet on `a`, the node behind it need not wait: time has passed there too."""
-    talk.say(request("passed", at=1, a=[1.0], b=[2.0]))
-    assert talk.hear_values() == {"out": [203.0]}
-    talk.say(request("passed", at=2, b=[2.0]))
-    talk.say(request("passed", at=3, a=[1.0]))
-    assert talk.hear_values() == {"out": [102.0]}
 
 
 def test_full_queues_stop_the_client_and_lose_nothing(stub: Stub, talk: Talk) -> None:
@@ -363,30 +296,7 @@ def test_full_queues_stop_the_client_and_lose_nothing(stub: Stub, talk: Talk) ->
         Gate.opened.release()
     found = [tensors(answer.infer_response)["out"][0] for answer in answers]
     assert found == list(range(n_messages))
-    while Gate.waiting.acquire(blocking=False):
-        pass
-
-
-def test_a_fixed_size_drops_the_oldest(talk: Talk) -> None:
-    talk.say(request("fixed", at=0, **{"in": [0.0]}))
-    assert Gate.waiting.acquire(timeout=30)
-    for at in range(1, 10):
-        talk.say(request("fixed", at=at, **{"in": [float(at)]}))
-    talk.say(request("fixed", x=[1.0]))
-    assert talk.hear().error_message  # all before it have been read
-    for _ in range(3):
-        Gate.opened.release()
-    found = [value["out"][0] for value in values(talk)]
-    assert found[0] == 0.0
-    assert found[-1] == 9.0
-    assert len(found) <= 3
-    while Gate.opened.acquire(blocking=False) or Gate.waiting.acquire(blocking=False):
-        pass
-
-
-def drain_gate() -> None:
-    while Gate.opened.acquire(blocking=False) or Gate.waiting.acquire(blocking=False):
-        pass
+    Gate.drain()
 
 
 def test_what_is_read_ahead_has_a_bound(talk: Talk) -> None:
@@ -400,7 +310,7 @@ def test_what_is_read_ahead_has_a_bound(talk: Talk) -> None:
     answers = [talk.hear() for _ in range(31)]
     (told,) = [position for position, answer in enumerate(answers) if answer.error_message]
     assert told >= 25  # one is in the node, two wait, and one is in the hand of the reader
-    drain_gate()
+    Gate.drain()
 
 
 def test_a_queue_without_a_bound(talk: Talk) -> None:
@@ -411,40 +321,7 @@ def test_a_queue_without_a_bound(talk: Talk) -> None:
     for _ in range(300):
         Gate.opened.release()
     assert [talk.hear_values()["out"][0] for _ in range(300)] == list(range(300))
-    drain_gate()
-
-
-def test_a_fixed_size_in_every_input(talk: Talk) -> None:
-    talk.say(request("fixed_in_all", at=0, a=[0.0], b=[0.0]))
-    assert Gate.waiting.acquire(timeout=30)
-    for at in range(1, 10):
-        talk.say(request("fixed_in_all", at=at, a=[float(at)], b=[0.0]))
-    talk.say(request("fixed_in_all", x=[1.0]))
-    assert talk.hear().error_message  # all before it have been read
-    for _ in range(3):
-        Gate.opened.release()
-    assert [value["out"][0] for value in values(talk)] == [0.0, 8.0, 9.0]
-    drain_gate()
-
-
-def test_a_cycle_goes_on_in_time(talk: Talk) -> None:
-    talk.say(request("cycle", at=1, **{"in": [1.0]}))
-    answers = [answer.infer_response for answer in talk.rest()]
-    assert [tensors(answer) for answer in answers] == [
-        {"out": [2.0]},
-        {"out": [3.0]},
-        {"out": [4.0]},
-    ]
-    assert [time_of(answer) for answer in answers] == [1, 2, 3]
-
-
-def test_a_node_that_keeps_time_cannot_go_back_where_inputs_wait_for_nothing(talk: Talk) -> None:
-    talk.say(request("strict", at=5, a=[1.0]))
-    assert talk.hear_values() == {"out": [101.0]}
-    talk.say(request("strict", at=5, b=[1.0]))
-    code, details = status_of(talk.answers)
-    assert code == "INVALID_ARGUMENT"
-    assert 'receiving from stream "out". Current minimum expected timestamp is 6' in details
+    Gate.drain()
 
 
 def test_an_input_twice_in_one_message_ends_the_stream(talk: Talk) -> None:

@@ -18,6 +18,7 @@ from graphs.graph_site import (
     session,
     time_of,
 )
+from graphs.plug_ins import CountClosed
 from site_of_models import Site, refusal
 from wire import Stub, infer_request
 
@@ -46,6 +47,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     add_graph(site, "pass", ends(["REQUEST:in"], ["RESPONSE:out"])
               + node("PassRequest", ["REQUEST:in"], ["RESPONSE:out"]))  # fmt: skip
     add_graph(site, "negative", ends(["in"], ["out"]) + node("ErrorOnNegative", ["in"], ["out"]))
+    add_graph(site, "half_open", ends(["in"], ["out"]) + node("CountClosed", ["in"], ["a"])
+              + node("FailInOpen", ["a"], ["b"]) + node("CountClosed", ["b"], ["out"])
+              )  # fmt: skip
     add_graph(site, "crash", ends(["in"], ["out"]) + node("Crash", ["in"], ["out"]))
     add_graph(site, "closed", ends(["in"], ["out"]) + node("FailInOpen", ["in"], ["out"]))
     add_graph(site, "silent", ends(["in"], ["out"]) + node("Silent", ["in"], ["out"]))
@@ -129,6 +133,13 @@ def test_a_whole_request_to_a_whole_response(stub: Stub) -> None:
 
 def test_a_cycle_stops_when_every_output_is_there(stub: Stub) -> None:
     assert ask(stub, request("cycle", **{"in": [1.0]})) == {"out": [2.0]}
+
+
+def test_only_nodes_that_were_opened_are_closed(stub: Stub) -> None:
+    code, details = refusal(lambda: ask(stub, request("half_open", **{"in": [1.0]})))
+    assert code == "INVALID_ARGUMENT"
+    assert details.endswith('Calculator::Open() for node "FailInOpen" failed: Negative')
+    assert CountClosed.n_open == 0
 
 
 def test_a_join_runs_with_what_there_is_when_nothing_more_comes(stub: Stub) -> None:

@@ -235,6 +235,14 @@ class FixedSizeInputStreamHandlerOptions(_message.Message):
     fixed_min_size: bool
     def __init__(self, trigger_queue_size: _Optional[int] = ..., target_queue_size: _Optional[int] = ..., fixed_min_size: bool = ...) -> None: ...
 
+class TimestampAlignInputStreamHandlerOptions(_message.Message):
+    __slots__ = ("timestamp_base_tag_index",)
+    EXT_FIELD_NUMBER: _ClassVar[int]
+    ext: _descriptor.FieldDescriptor
+    TIMESTAMP_BASE_TAG_INDEX_FIELD_NUMBER: _ClassVar[int]
+    timestamp_base_tag_index: str
+    def __init__(self, timestamp_base_tag_index: _Optional[str] = ...) -> None: ...
+
 class DefaultInputStreamHandlerOptions(_message.Message):
     __slots__ = ("batch_size",)
     EXT_FIELD_NUMBER: _ClassVar[int]

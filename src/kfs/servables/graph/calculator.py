@@ -28,6 +28,9 @@ from kfs.servables.graph.spec import GraphError, NodeSpec, Port
 
 _log = logging.getLogger("kfs.graph")
 
+#: What code of others raises when it fails. That it wants to exit does not end the server.
+FAILURES = (Exception, SystemExit)
+
 #: What a port carries. Two ports can be connected when they say the same, or one says `ANY`.
 PacketType = str
 
@@ -224,7 +227,7 @@ class Calculator:
         raise NotImplementedError
 
     def close(self, context: NodeContext) -> None:
-        """No more inputs will come; packets may still be sent. Also called after errors."""
+        """No more inputs will come; packets may still be sent. Also after errors, once opened."""
 
 
 _GROUP = "kfs.calculators"
@@ -257,7 +260,7 @@ class Registry:
         for point in entry_points(group=_GROUP):
             try:
                 self.add(point.name, _load(point))
-            except Exception as error:
+            except FAILURES as error:
                 reason = f"calculator {point.name} ({point.value}) cannot be used: {error!r}"
                 _log.error("%s", reason, exc_info=error)
                 self._broken[point.name] = reason

@@ -24,7 +24,7 @@ from kfs.servables.base import (
     check_same_servable,
 )
 from kfs.servables.binding import check_coherency
-from kfs.servables.graph.calculator import RESPONSE, Registry, Setting
+from kfs.servables.graph.calculator import FAILURES, RESPONSE, Registry, Setting
 from kfs.servables.graph.calculators import BUILTIN
 from kfs.servables.graph.outline import outline_plan
 from kfs.servables.graph.packets import (
@@ -36,8 +36,9 @@ from kfs.servables.graph.packets import (
     write_packet,
     write_response_message,
 )
-from kfs.servables.graph.plan import Plan, make_plan
-from kfs.servables.graph.run import Instance, Prepared
+from kfs.servables.graph.plan import Plan, failures_told, make_plan
+from kfs.servables.graph.prepared import Prepared
+from kfs.servables.graph.run import Instance
 from kfs.servables.graph.spec import GraphError, parse_graph
 from kfs.servables.graph.straight import run_straight
 from kfs.servables.outline import Outline
@@ -103,20 +104,21 @@ class Graph(Servable):
     def _prepare(self) -> None:
         try:
             for node in self.plan.nodes:
-                resource = node.calculator.prepare(node.spec, self._prepared.setting)
-                self._prepared.resources[node.spec.name] = resource
+                with failures_told(node.spec, "prepare"):
+                    resource = node.calculator.prepare(node.spec, self._prepared.setting)
+                self._prepared.resources.append(resource)
         except BaseException:
             self._release()
             raise
 
     def _release(self) -> None:
-        resources = self._prepared.resources
-        for node in self.plan.nodes:
-            if node.spec.name in resources:
-                try:
-                    node.calculator.release(resources.pop(node.spec.name))
-                except Exception:
-                    _log.exception("Unexpected error when node %s was released", node.spec.name)
+        # After a failure, these are only the first ones.
+        for node, resource in zip(self.plan.nodes, self._prepared.resources, strict=False):
+            try:
+                node.calculator.release(resource)
+            except FAILURES:
+                _log.exception("Unexpected error when node %s was released", node.spec.name)
+        self._prepared.resources.clear()
         self._workers.shutdown(wait=False)
 
     def outline(self) -> Outline:

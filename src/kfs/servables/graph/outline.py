@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from google.protobuf import text_format
 
-from kfs.servables.graph.plan import DEFAULT, NodePlan, Plan
+from kfs.servables.graph.plan import NodePlan, Plan
 from kfs.servables.graph.spec import NodeSpec, Port, Ports, TagIndex
 from kfs.servables.outline import Outline
 
@@ -59,12 +59,13 @@ def _settings(node: NodePlan) -> Iterator[str]:
         text = text_format.MessageToString(options, as_one_line=True)
         if text:
             yield text
-    if node.handler != DEFAULT:
+    handler = node.handler
+    if not handler.is_default:
         sets = " | ".join(
-            ", ".join(_port(node.spec.inputs[at]) for at in inputs) for inputs in node.sync_sets
+            ", ".join(_port(node.spec.inputs[at]) for at in inputs) for inputs in handler.sync_sets
         )
-        of = f": {sets}" if len(node.sync_sets) > 1 else ""
-        yield f"{node.handler}{of}"
+        of = f": {sets}" if len(handler.sync_sets) > 1 else ""
+        yield f"{handler.name}{of}"
 
 
 def _outputs(plan: Plan) -> Iterator[Outline]:

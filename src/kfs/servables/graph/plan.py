@@ -5,15 +5,17 @@ A plan is immutable and shared by all instances of a graph.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from kfs._proto import calculator_graph_pb2 as pb
 from kfs.servables.graph.calculator import (
     ANY,
+    FAILURES,
     IMAGE,
     MP_TENSOR,
     OV_TENSOR,
@@ -26,15 +28,10 @@ from kfs.servables.graph.calculator import (
     PacketType,
     Registry,
 )
-from kfs.servables.graph.spec import (
-    GraphError,
-    GraphSpec,
-    NodeSpec,
-    Port,
-    Ports,
-    TagIndex,
-    parse_tag_index,
-)
+from kfs.servables.graph.input_handlers import HandlerPlan, plan_handler
+from kfs.servables.graph.spec import GraphError, GraphSpec, NodeSpec, Port, TagIndex
+
+_log = logging.getLogger("kfs.graph")
 
 #: What the streams of a graph carry, by what their tags begin with; OV_TENSOR otherwise.
 _INPUT_PREFIXES = (
@@ -42,15 +39,6 @@ _INPUT_PREFIXES = (
     ("TENSOR", MP_TENSOR), ("IMAGE", IMAGE), ("REQUEST", REQUEST),
 )  # fmt: skip
 _OUTPUT_PREFIXES = (*_INPUT_PREFIXES[:-1], ("RESPONSE", RESPONSE))
-
-# Input stream handlers: how a node waits for its inputs.
-DEFAULT = "DefaultInputStreamHandler"
-IMMEDIATE = "ImmediateInputStreamHandler"
-SYNC_SET = "SyncSetInputStreamHandler"
-FIXED_SIZE = "FixedSizeInputStreamHandler"
-EARLY_CLOSE = "EarlyCloseInputStreamHandler"
-BARRIER = "BarrierInputStreamHandler"
-_HANDLERS = (DEFAULT, IMMEDIATE, SYNC_SET, FIXED_SIZE, EARLY_CLOSE, BARRIER)
 
 
 class Consumer(NamedTuple):
@@ -74,33 +62,20 @@ class StreamPlan:
 
 
 @dataclass(frozen=True)
-class FixedSize:
-    """Packets beyond `target` are dropped, the oldest first, once there are `trigger`."""
-
-    trigger: int
-    target: int
-    in_all: bool
-
-
-@dataclass(frozen=True)
 class NodePlan:
     """One node.
 
     Attributes:
         outputs: positions of the streams it feeds, in the order of its ports.
         inputs: positions of the streams that feed it.
-        handler: the name of its input stream handler.
-        sync_sets: inputs that wait for each other.
-        fixed_size: what that handler was told; None for other handlers.
+        handler: how it waits for its inputs.
     """
 
     spec: NodeSpec
     calculator: type[Calculator]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    handler: str
-    sync_sets: tuple[tuple[int, ...], ...]
-    fixed_size: FixedSize | None
+    handler: HandlerPlan
     is_offset_zero: bool
 
 
@@ -154,7 +129,7 @@ def make_plan(spec: GraphSpec, registry: Registry) -> Plan:
         GraphError: the graph cannot run; the node or stream, and what is wrong with it.
     """
     _check_ends(spec)
-    _check_queue(spec)
+    _check_handlers(spec)
     calculators = [registry.find(node) for node in spec.nodes]
     contracts = [_contract(*pair) for pair in zip(spec.nodes, calculators, strict=True)]
     wiring = _Wiring(spec, contracts)
@@ -184,7 +159,7 @@ def make_plan(spec: GraphSpec, registry: Registry) -> Plan:
         max_queue_size=spec.max_queue_size,
         has_back_edges=has_back_edges,
         is_straight=not has_back_edges
-        and all(node.calculator.is_straight and _is_plain(node) for node in nodes),
+        and all(node.calculator.is_straight and node.handler.is_default for node in nodes),
     )
 
 
@@ -194,10 +169,6 @@ def graph_type(port: Port, prefixes: Sequence[tuple[str, PacketType]]) -> Packet
         if port.tag.startswith(prefix):
             return kind
     return OV_TENSOR
-
-
-def _is_plain(node: NodePlan) -> bool:
-    return node.handler == DEFAULT
 
 
 def _check_ends(spec: GraphSpec) -> None:
@@ -218,23 +189,45 @@ def _check_ends(spec: GraphSpec) -> None:
         raise GraphError("a graph from REQUEST to RESPONSE has exactly one input and one output")
 
 
-def _check_queue(spec: GraphSpec) -> None:
-    """Instances that are used again and again would begin with what a loop has left."""
-    for node in spec.nodes:
-        is_handler = node.calculator == "PythonExecutorCalculator"
-        if spec.is_queued and is_handler and any(p.tag == "LOOPBACK" for p in node.inputs):
+def _check_handlers(spec: GraphSpec) -> None:
+    nodes = [node for node in spec.nodes if node.calculator == "PythonExecutorCalculator"]
+    for name, count in Counter(node.name for node in nodes).items():
+        if count > 1:
+            raise GraphError(f"node {name}: {count} nodes with handlers have this name")
+    for node in nodes:
+        # Instances that are used again and again would begin with what a loop has left.
+        if spec.is_queued and any(port.tag == "LOOPBACK" for port in node.inputs):
             raise GraphError(
                 f"node {node.name}: a handler with LOOPBACK and OVMS_GRAPH_QUEUE_MAX_SIZE do not "
                 "go together"
             )
 
 
+@contextmanager
+def failures_told(node: NodeSpec, method: str) -> Iterator[None]:
+    """Turns what a calculator should not have raised into the reason why its graph is not served.
+
+    Raises:
+        GraphError: it raised something; the traceback is in the log.
+    """
+    try:
+        yield
+    except GraphError:
+        raise
+    except FAILURES as error:
+        _log.error("%s of node %s failed", method, node.name, exc_info=error)
+        raise GraphError(
+            f"node {node.name}: {method} raised {type(error).__name__}: {error}"
+        ) from error
+
+
 def _contract(node: NodeSpec, calculator: type[Calculator]) -> Contract:
     contract = Contract(node)
-    try:
-        calculator.contract(contract)
-    except GraphError as error:
-        raise GraphError(f"node {node.name} ({node.calculator}): {error}") from None
+    with failures_told(node, "contract"):
+        try:
+            calculator.contract(contract)
+        except GraphError as error:
+            raise GraphError(f"node {node.name} ({node.calculator}): {error}") from None
     if node.outputs and not node.inputs:
         raise GraphError(
             f"node {node.name}: expected an input_stream, since it has an output_stream; nodes "
@@ -353,56 +346,11 @@ def _consumers(nodes: Sequence[NodePlan], stream: int) -> tuple[Consumer, ...]:
 def _node_plan(
     node: NodeSpec, calculator: type[Calculator], contract: Contract, ids: dict[str, int]
 ) -> NodePlan:
-    handler = node.handler
-    if handler.name not in _HANDLERS:
-        raise GraphError(
-            f"node {node.name}: expected an input_stream_handler of {', '.join(_HANDLERS)}; "
-            f"found {handler.name}"
-        )
-    everything = (tuple(range(len(node.inputs))),) if node.inputs else ()
     return NodePlan(
         spec=node,
         calculator=calculator,
         inputs=tuple(ids[port.name] for port in node.inputs),
         outputs=tuple(ids[port.name] for port in node.outputs),
-        handler=handler.name,
-        sync_sets=_sync_sets(node) if handler.name == SYNC_SET else everything,
-        fixed_size=_fixed_size(node) if handler.name == FIXED_SIZE else None,
+        handler=plan_handler(node),
         is_offset_zero=contract.is_offset_zero,
     )
-
-
-def _sync_sets(node: NodeSpec) -> tuple[tuple[int, ...], ...]:
-    """The sets that are listed, and one of all other inputs."""
-    options = node.handler.options.get(pb.SyncSetInputStreamHandlerOptions.DESCRIPTOR.full_name)
-    sets: list[tuple[int, ...]] = []
-    left = list(range(len(node.inputs)))
-    listed = [] if options is None else options.sync_set  # type: ignore[attr-defined]
-    for sync_set in listed:
-        members = [_input_position(node, node.inputs, text) for text in sync_set.tag_index]
-        for member in members:
-            if member not in left:
-                raise GraphError(f"node {node.name}, sync_set: {node.inputs[member]} is in two")
-            left.remove(member)
-        sets.append(tuple(members))
-    return (*sets, tuple(left)) if left else tuple(sets)
-
-
-def _input_position(node: NodeSpec, inputs: Ports, text: str) -> int:
-    wanted = parse_tag_index(text)
-    for position, port in enumerate(inputs):
-        if wanted == TagIndex(port.tag, port.index):
-            return position
-    raise GraphError(f'node {node.name}, sync_set: the node has no input "{text}"')
-
-
-def _fixed_size(node: NodeSpec) -> FixedSize:
-    kind = pb.FixedSizeInputStreamHandlerOptions
-    options = node.handler.options.get(kind.DESCRIPTOR.full_name) or kind()
-    trigger, target = options.trigger_queue_size, options.target_queue_size  # type: ignore[attr-defined]
-    if not 1 <= target <= trigger:
-        raise GraphError(
-            f"node {node.name}: expected 1 <= target_queue_size <= trigger_queue_size; found "
-            f"{target} and {trigger}"
-        )
-    return FixedSize(trigger, target, options.fixed_min_size)  # type: ignore[attr-defined]

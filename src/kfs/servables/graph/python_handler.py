@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from kfs import pyovms
+from kfs.servables.graph.calculator import FAILURES
 
 _log = logging.getLogger("kfs.graph")
 
@@ -81,7 +82,7 @@ class Handler:
         except HandlerError:
             _forget(module)
             raise
-        except (Exception, SystemExit) as error:
+        except FAILURES as error:
             _forget(module)
             _log.error("%s cannot be loaded", where, exc_info=error)
             raise HandlerError(f"{where}: {type(error).__name__}: {error}") from error
@@ -97,7 +98,7 @@ class Handler:
         """
         try:
             result = self._model.execute(inputs)
-        except (Exception, SystemExit) as error:
+        except FAILURES as error:
             raise self._failed(error) from None
         if isinstance(result, list):
             return self._checked(result)
@@ -113,7 +114,7 @@ class Handler:
         try:
             if hasattr(self._model, "finalize"):
                 self._model.finalize()
-        except (Exception, SystemExit):
+        except FAILURES:
             _log.exception("finalize of node %s failed", self._node_name)
         _forget(self._module)
 
@@ -123,7 +124,7 @@ class Handler:
                 value = next(values)
             except StopIteration:
                 return
-            except (Exception, SystemExit) as error:
+            except FAILURES as error:
                 raise self._failed(error) from None
             yield self._checked(value)
 

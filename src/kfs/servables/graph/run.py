@@ -1,54 +1,37 @@
 """Running a plan: one instance for each unary call and each stream.
 
-Packets have timestamps. Each input of a node has a queue and a bound, below which no packet will
-come any more. A node runs when its input stream handler finds a timestamp that is settled: no
-packet that is still to come could be earlier. A node runs one timestamp at a time; several nodes
-may run at once, on threads that the caller lends or a pool has. Waking a thread costs more than
-most nodes take, so it is done for those that take long, and for those of which nothing is known.
+Packets have timestamps, and a node runs when its input stream handler finds one that is settled.
+A node runs one timestamp at a time; several nodes may run at once, on threads that the caller lends
+or a pool has. Waking a thread costs more than most nodes take, so it is done for those that take
+long, and for those of which nothing is known.
 
-Source of the rules: MediaPipe's framework; its input stream handlers, timestamp bounds and errors.
+Source of the rules: MediaPipe's framework; its scheduler, timestamp bounds and errors.
 """
 
 from __future__ import annotations
 
-import logging
-import math
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
 from typing import Any
 
 from kfs import errors
 from kfs.errors import Code, ServingError
 from kfs.servables.base import CallContext
 from kfs.servables.graph.calculator import (
-    BOOL,
     DONE,
-    INT64,
+    FAILURES,
     MAX_TIMESTAMP,
     MIN_TIMESTAMP,
-    STRING,
+    Calculator,
     CalculatorError,
     NodeContext,
     Sent,
-    Setting,
 )
-from kfs.servables.graph.plan import (
-    BARRIER,
-    DEFAULT,
-    EARLY_CLOSE,
-    FIXED_SIZE,
-    IMMEDIATE,
-    SYNC_SET,
-    FixedSize,
-    NodePlan,
-    Plan,
-)
-
-_log = logging.getLogger("kfs.graph")
+from kfs.servables.graph.input_handlers import CLOSE, Ready, make_inputs
+from kfs.servables.graph.plan import NodePlan
+from kfs.servables.graph.prepared import Prepared, check_side_packets, failure_at
 
 #: Takes packets that leave the graph: position of the output, timestamp, value. It may block.
 OnOutput = Callable[[int, int, Any], None]
@@ -58,211 +41,32 @@ _LONG_S = 0.0002
 # How long the thread that pushes may work by itself before it looks for messages again.
 _MAX_ADVANCE_S = 0.001
 
-#: A packet in a queue: its timestamp and its value.
-_Packet = tuple[int, Any]
-
-#: What a node can do now: process this timestamp with these inputs, or close.
-_Ready = tuple[int, tuple[int, ...]]
-
-_CLOSE: _Ready = (DONE, ())
-_FIRST_INPUT = (0,)
-
-
-@dataclass
-class Prepared:
-    """A plan with what all its instances share.
-
-    Attributes:
-        setting: what nodes may use.
-        resources: what each node's calculator prepared, by the node's name.
-        costs_s: how long one run of each node takes; learned from run to run.
-    """
-
-    plan: Plan
-    setting: Setting
-    resources: dict[str, Any] = field(default_factory=dict)
-    costs_s: list[float] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.costs_s = [math.inf] * len(self.plan.nodes)
-
-    def learn(self, node: int, elapsed_s: float) -> None:
-        """Down at once, up slowly: nodes that wait for the interpreter seem long."""
-        known = self.costs_s[node]
-        if known > elapsed_s:
-            self.costs_s[node] = elapsed_s
-        else:
-            self.costs_s[node] = 0.9 * known + 0.1 * elapsed_s
-
-
-_SIDE_TYPES: dict[str, type] = {BOOL: bool, INT64: int, STRING: str}
-
-
-def check_side_packets(plan: Plan, given: Mapping[str, Any]) -> None:
-    """
-    Raises:
-        ServingError: FAILED_PRECONDITION, one is missing, or of another type.
-    """
-    for name, kind in plan.side_inputs:
-        if name not in given:
-            raise ServingError(
-                errors.GRAPH_START_ERROR,
-                "INVALID_ARGUMENT: ValidateRequiredSidePackets failed to validate: \n"
-                f'Side packet "{name}" is required but was not provided.',
-            )
-        if kind in _SIDE_TYPES and type(given[name]) is not _SIDE_TYPES[kind]:
-            raise ServingError(
-                errors.GRAPH_START_ERROR,
-                "INVALID_ARGUMENT: ValidateRequiredSidePackets failed to validate: \n"
-                f'Side packet "{name}": expected {kind}; found {type(given[name]).__name__}',
-            )
-
 
 class _Node:
     """The state of a node in one instance."""
 
     __slots__ = (
-        "bounds", "calculator", "context", "done", "index", "is_closed", "is_closing", "is_queued",
-        "is_running", "is_simple", "out_bounds", "plan", "queues",
+        "calculator", "context", "index", "inputs", "is_closed", "is_closing", "is_open",
+        "is_queued", "is_running", "out_bounds", "plan",
     )  # fmt: skip
+
+    calculator: Calculator
 
     def __init__(self, index: int, plan: NodePlan, context: NodeContext) -> None:
         self.index = index
         self.plan = plan
-        self.calculator = plan.calculator()
         self.context = context
-        self.queues: list[deque[_Packet]] = [deque() for _ in plan.inputs]
-        self.bounds = [MIN_TIMESTAMP] * len(plan.inputs)
+        self.inputs = make_inputs(plan.handler)
         self.out_bounds = [MIN_TIMESTAMP] * len(plan.outputs)
-        #: Inputs that an immediate node has been told are done.
-        self.done: set[int] = set()
-        self.is_simple = len(plan.inputs) == 1 and plan.handler in (DEFAULT, SYNC_SET)
+        self.is_open = False
         self.is_queued = False
         self.is_running = False
         self.is_closing = False
         self.is_closed = False
 
-    def ready(self) -> _Ready | None:
-        """What the input stream handler says."""
-        if self.is_running or self.is_closed or not self.queues:
-            return None
-        if self.is_simple:
-            if self.queues[0]:
-                return self.queues[0][0][0], _FIRST_INPUT
-            return _CLOSE if self.bounds[0] == DONE else None
-        return _READY[self.plan.handler](self)
-
-    def _ready_in_sets(self) -> _Ready | None:
-        first: _Ready | None = None
-        is_done = True
-        for inputs in self.plan.sync_sets:
-            packet, bound = self._settled(inputs)
-            if packet < bound:
-                if first is None or packet < first[0]:
-                    first = packet, inputs
-            elif bound != DONE:
-                is_done = False
-        if first is not None:
-            return first
-        return _CLOSE if is_done else None
-
-    def _settled(self, inputs: Sequence[int]) -> tuple[int, int]:
-        """The earliest packet, and how early one could still come where there is none."""
-        packet = bound = DONE
-        for at in inputs:
-            queue = self.queues[at]
-            if queue:
-                packet = min(packet, queue[0][0])
-            else:
-                bound = min(bound, self.bounds[at])
-        return packet, bound
-
-    def _ready_immediately(self) -> _Ready | None:
-        everything = tuple(range(len(self.queues)))
-        packet, bound = self._settled(everything)
-        if packet < DONE:
-            return packet, everything
-        if bound == DONE:
-            return _CLOSE
-        # The node is told of inputs that have ended, with no input at all.
-        return None if self._done_inputs() == self.done else (bound, ())
-
-    def _done_inputs(self) -> set[int]:
-        return {at for at, bound in enumerate(self.bounds) if bound == DONE}
-
-    def _ready_early(self) -> _Ready | None:
-        """As by default, but one input that is done is enough to close."""
-        return _CLOSE if self._is_any_done() else self._ready_in_sets()
-
-    def _ready_at_barrier(self) -> _Ready | None:
-        """Once every input has a packet, whatever their timestamps are."""
-        if self._is_any_done():
-            return _CLOSE
-        if not all(self.queues):
-            return None
-        return min(queue[0][0] for queue in self.queues), tuple(range(len(self.queues)))
-
-    def _is_any_done(self) -> bool:
-        return any(
-            not queue and bound == DONE
-            for queue, bound in zip(self.queues, self.bounds, strict=True)
-        )
-
-    def _ready_in_fixed_size(self) -> _Ready | None:
-        assert self.plan.fixed_size is not None
-        self._drop_surplus(self.plan.fixed_size)
-        return self._ready_in_sets()
-
-    def _drop_surplus(self, size: FixedSize) -> None:
-        lengths = [len(queue) for queue in self.queues]
-        if size.in_all:
-            if min(lengths) < size.trigger:
-                return
-            kept = min(queue[-size.target][0] for queue in self.queues)
-        else:
-            full = [queue for queue in self.queues if len(queue) >= size.trigger]
-            if not full:
-                return
-            kept = max(queue[-size.target][0] for queue in full)
-        for queue in self.queues:
-            while queue and queue[0][0] < kept:
-                queue.popleft()
-
-    def take(self, ready: _Ready) -> None:
-        """Give the values at that timestamp to the context; None for inputs without.
-
-        Behind a barrier these are the first ones, of whatever timestamps.
-        """
-        timestamp, inputs = ready
-        if not inputs:
-            self.done = self._done_inputs()
-        is_barrier = self.plan.handler == BARRIER
-        values: list[Any] = [None] * len(self.queues)
-        for at in inputs:
-            queue = self.queues[at]
-            if queue and (is_barrier or queue[0][0] == timestamp):
-                values[at] = queue.popleft()[1]
-        self.context.timestamp, self.context.inputs = timestamp, values
-
-    def has_more(self) -> bool:
-        """Whether something came while it ran."""
-        if self.is_simple:
-            return bool(self.queues[0]) or self.bounds[0] > self.context.timestamp + 1
-        return True
-
-    def input_bound(self) -> int:
-        """No packet before this will be processed any more."""
-        return min(self._settled(range(len(self.queues))))
-
-
-_READY: dict[str, Callable[[_Node], _Ready | None]] = {
-    DEFAULT: _Node._ready_in_sets,
-    SYNC_SET: _Node._ready_in_sets,
-    IMMEDIATE: _Node._ready_immediately,
-    FIXED_SIZE: _Node._ready_in_fixed_size,
-    EARLY_CLOSE: _Node._ready_early,
-    BARRIER: _Node._ready_at_barrier,
-}
+    def ready(self) -> Ready | None:
+        """What it can do now, unless it has something to do already."""
+        return None if self.is_running or self.is_closed else self.inputs.ready()
 
 
 class Instance:
@@ -294,10 +98,10 @@ class Instance:
         self._side_packets = dict(side_packets)
         self._nodes = []
         for index, node in enumerate(plan.nodes):
-            resource = prepared.resources.get(node.spec.name)
+            resource = prepared.resources[index]
             context = NodeContext(node.spec, prepared.setting, resource, call, self._side_packets)
             self._nodes.append(_Node(index, node, context))
-        self._queues = [queue for node in self._nodes for queue in node.queues]
+        self._queues = [queue for node in self._nodes for queue in node.inputs.queues]
         self._input_bounds = {port.stream: MIN_TIMESTAMP for port in plan.inputs}
         self._lock = threading.Lock()
         #: For threads that wait for others to finish.
@@ -438,16 +242,17 @@ class Instance:
         for at, position in self._plan.streams[stream].consumers:
             node = self._nodes[at]
             if not node.is_closed:
-                node.queues[position].append((timestamp, value))
-                node.bounds[position] = timestamp + 1
+                inputs = node.inputs
+                inputs.queues[position].append((timestamp, value))
+                inputs.bounds[position] = timestamp + 1
                 self._touch(node)
 
     def _raise_bound(self, stream: int, bound: int) -> None:
         """No packet before `bound` will come on a stream."""
         for at, position in self._plan.streams[stream].consumers:
             node = self._nodes[at]
-            if bound > node.bounds[position]:
-                node.bounds[position] = bound
+            if bound > node.inputs.bounds[position]:
+                node.inputs.bounds[position] = bound
                 self._touch(node)
 
     def _take(self, until_s: float | None) -> _Node | None:
@@ -463,9 +268,9 @@ class Instance:
                 self._touch(node)
                 self._lend_thread()
                 return None
-            node.is_closing = ready is _CLOSE
+            node.is_closing = ready is CLOSE
             if not node.is_closing:
-                node.take(ready)
+                node.context.timestamp, node.context.inputs = ready[0], node.inputs.take(ready)
             node.is_running = True
             self._n_running += 1
             return node
@@ -474,7 +279,7 @@ class Instance:
     def _pass_bound(self, node: _Node) -> None:
         """A node that keeps the time of its inputs lets others know what will not come."""
         if node.plan.is_offset_zero and not node.is_running and not node.is_closed:
-            self._raise_output_bounds(node, node.input_bound())
+            self._raise_output_bounds(node, node.inputs.bound())
 
     def _raise_output_bounds(self, node: _Node, bound: int) -> None:
         for position, stream in enumerate(node.plan.outputs):
@@ -487,7 +292,7 @@ class Instance:
         self._n_running -= 1
         node.is_running = False
         if not self._has_ended:
-            if node.has_more():
+            if node.inputs.has_more(node.context.timestamp):
                 self._touch(node)
             self._deliver_sent(node)
             if node.plan.is_offset_zero and not node.is_closed:
@@ -557,19 +362,23 @@ class Instance:
             return
         began = time.perf_counter()
         try:
+            if node.inputs.complaint:
+                raise CalculatorError(node.inputs.complaint, Code.INVALID_ARGUMENT)
             node.calculator.process(node.context)
             self._emit(node)
-        except Exception as error:
+        except FAILURES as error:
             self._fail_at(node, "Process", error)
         node.context.inputs = ()
         self._prepared.learn(node.index, time.perf_counter() - began)
 
     def _open(self, node: _Node) -> None:
         try:
+            node.calculator = node.plan.calculator()
             node.calculator.open(node.context)
+            node.is_open = True
             self._side_packets.update(node.context.side_sent)
             self._emit(node)
-        except Exception as error:
+        except FAILURES as error:
             self._fail_at(node, "Open", error)
         with self._lock:
             self._deliver_sent(node)
@@ -579,12 +388,12 @@ class Instance:
             if node.is_closed:
                 return
             node.is_closed = True
-            for queue in node.queues:
-                queue.clear()
+            node.inputs.clear()
         try:
-            node.calculator.close(node.context)
+            if node.is_open:
+                node.calculator.close(node.context)
             self._emit(node)
-        except Exception as error:
+        except FAILURES as error:
             self._fail_at(node, "Close", error)
         with self._lock:
             if not self._has_ended:
@@ -602,13 +411,13 @@ class Instance:
             stream = node.plan.outputs[output]
             bound = node.out_bounds[output]
             if not bound <= timestamp <= MAX_TIMESTAMP:
-                raise _MismatchError(_mismatch(self._plan.streams[stream].name, bound, timestamp))
+                raise _mismatch(self._plan.streams[stream].name, bound, timestamp)
             node.out_bounds[output] = timestamp + 1
             leaving = self._plan.streams[stream].output
             if leaving is not None:
                 self._on_output(leaving, timestamp, value)
 
-    def _fail_at(self, node: _Node, method: str, error: Exception) -> None:
+    def _fail_at(self, node: _Node, method: str, error: BaseException) -> None:
         node.context.sent.clear()
         self.fail(failure_at(node.plan.spec.name, method, error))
         if self._on_failure is not None and self.failure is not None:
@@ -617,35 +426,6 @@ class Instance:
 
 def _output_of(packet: Sent) -> int:
     return packet.output
-
-
-class _MismatchError(Exception):
-    """A node sent something too late."""
-
-    def __init__(self, failure: ServingError) -> None:
-        super().__init__(str(failure))
-        self.failure = failure
-
-
-def failure_at(node: str, method: str, error: Exception) -> ServingError:
-    """What a call ends with when a node raised `error`."""
-    if isinstance(error, _MismatchError):
-        return error.failure
-    if isinstance(error, ServingError):
-        return error
-    if isinstance(error, CalculatorError):
-        code, text = error.code, str(error)
-    else:
-        _log.error("Unexpected error in node %s", node, exc_info=error)
-        code, text = Code.INTERNAL, "Unexpected error"
-    status = errors.GRAPH_EXECUTION_ERROR
-    if code is Code.FAILED_PRECONDITION:
-        status = errors.GRAPH_PRECONDITION_FAILED
-    return ServingError(
-        status,
-        f"{code.name}: CalculatorGraph::Run() failed: \n"
-        f'Calculator::{method}() for node "{node}" failed: {text}',
-    )
 
 
 def _mismatch(stream: str, bound: int, timestamp: int) -> ServingError:

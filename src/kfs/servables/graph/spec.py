@@ -5,6 +5,7 @@ Source of the format: MediaPipe's CalculatorGraphConfig, and OpenVINO Model Serv
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +22,8 @@ from kfs._proto.pool import POOL
 _PORT = re.compile(r"(?:([A-Z_][A-Z0-9_]*):(?:(0|[1-9][0-9]*):)?)?([a-z_][a-z0-9_]*)")
 _TAG_INDEX = re.compile(r"([A-Z_][A-Z0-9_]*)?(?::(0|[1-9][0-9]*))?")
 _QUEUE = re.compile(r"^\s*#\s*OVMS_GRAPH_QUEUE_MAX_SIZE:[ \t]*(.*?)[ \t]*$", re.MULTILINE)
+
+_OUTPUT_HANDLER = "InOrderOutputStreamHandler"
 
 #: How many packets an input of a node holds before the client has to wait, unless it is said.
 DEFAULT_MAX_QUEUE_SIZE = 100
@@ -132,7 +135,15 @@ def parse_graph(text: str) -> GraphSpec:
     missing = _missing_fields(config)
     if missing:
         raise GraphError(f"required fields are missing: {', '.join(missing)}")
+    _check_output_handler(config.output_stream_handler, "the graph")
+    for direction in ("input", "output"):
+        where = f"{direction}_side_packet of the graph"
+        _ports(getattr(config, f"{direction}_side_packet"), where)
     names = _node_names(config)
+    executors = {executor.name for executor in config.executor}
+    for node, name in zip(config.node, names, strict=True):
+        if node.executor and node.executor not in executors:
+            raise GraphError(f'node {name}: there is no executor "{node.executor}" in the graph')
     default = _handler(config.input_stream_handler, "the graph")
     return GraphSpec(
         inputs=_ports(config.input_stream, "input_stream of the graph"),
@@ -140,8 +151,8 @@ def parse_graph(text: str) -> GraphSpec:
         nodes=tuple(
             _node(node, name, default) for node, name in zip(config.node, names, strict=True)
         ),
-        n_threads=config.num_threads or _executor_threads(config),
-        max_queue_size=config.max_queue_size or DEFAULT_MAX_QUEUE_SIZE,
+        n_threads=_n_threads(config),
+        max_queue_size=_max_queue_size(config),
         is_queued=_is_queued(text),
     )
 
@@ -155,7 +166,7 @@ def _missing_fields(message: Message) -> list[str]:
 def _is_queued(text: str) -> bool:
     """What the comment about a pool of instances says; instances are made anew all the same."""
     found = _QUEUE.search(text)
-    if found is None:
+    if found is None or os.environ.get("OVMS_GRAPH_QUEUE_OFF") == "1":
         return False
     value = found.group(1)
     if value == "AUTO":
@@ -166,6 +177,29 @@ def _is_queued(text: str) -> bool:
             f"found {value!r}"
         )
     return int(value) > 0
+
+
+def _check_output_handler(config: pb.OutputStreamHandlerConfig, where: str) -> None:
+    if config.output_stream_handler != _OUTPUT_HANDLER:
+        raise GraphError(
+            f"{where}: expected {_OUTPUT_HANDLER} as output_stream_handler; found "
+            f"{config.output_stream_handler}"
+        )
+
+
+def _max_queue_size(config: pb.CalculatorGraphConfig) -> int:
+    if config.max_queue_size < -1:
+        raise GraphError(
+            f"expected max_queue_size to be -1 or not negative; found {config.max_queue_size}"
+        )
+    return config.max_queue_size or DEFAULT_MAX_QUEUE_SIZE
+
+
+def _n_threads(config: pb.CalculatorGraphConfig) -> int:
+    n_threads = config.num_threads or _executor_threads(config)
+    if n_threads < -1:
+        raise GraphError(f"expected num_threads to be -1 or not negative; found {n_threads}")
+    return max(0, n_threads)  # -1 leaves it to the server, as 0 does
 
 
 def _executor_threads(config: pb.CalculatorGraphConfig) -> int:
@@ -194,6 +228,7 @@ def _node(node: pb.CalculatorGraphConfig.Node, name: str, default: HandlerSpec) 
     where = f"node {name}"
     if not node.calculator:
         raise GraphError(f"{where}: expected the name of a calculator; there is none")
+    _check_output_handler(node.output_stream_handler, where)
     handler = default
     if node.HasField("input_stream_handler"):
         handler = _handler(node.input_stream_handler, where)

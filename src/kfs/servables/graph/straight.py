@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from kfs.servables.base import CallContext
-from kfs.servables.graph.calculator import NodeContext
-from kfs.servables.graph.run import Prepared, check_side_packets, failure_at
+from kfs.servables.graph.calculator import FAILURES, NodeContext
+from kfs.servables.graph.prepared import Prepared, check_side_packets, failure_at
 
 
 def run_straight(
@@ -36,18 +36,18 @@ def run_straight(
     for at, node in enumerate(plan.nodes):
         inputs = [values.get(stream) for stream in node.inputs]
         context = NodeContext(
-            node.spec, prepared.setting, prepared.resources.get(node.spec.name), call, sides,
+            node.spec, prepared.setting, prepared.resources[at], call, sides,
             timestamp, inputs, is_last=at == last,
         )  # fmt: skip
-        calculator = node.calculator()
         method = "Open"
         try:
+            calculator = node.calculator()
             calculator.open(context)
             sides.update(context.side_sent)
             if any(value is not None for value in inputs):
                 method = "Process"
                 calculator.process(context)
-        except Exception as error:
+        except FAILURES as error:
             raise failure_at(node.spec.name, method, error) from error
         for output, _, value in context.sent:
             values[node.outputs[output]] = value

@@ -1,0 +1,123 @@
+"""Handlers from the import of their file to `finalize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from graphs.graph_site import Talk, add_graph, ask, ends, one, python, request, status_of
+from graphs.handlers import INCREMENT, NOTES
+from site_of_models import Site, refusal
+
+from kfs._proto import grpc_predict_v2_pb2 as pb
+
+FINALIZES = """
+    from pathlib import Path
+
+    class OvmsPythonModel:
+        def initialize(self, kwargs):
+            self.folder = Path(kwargs["base_path"])
+
+        def execute(self, inputs):
+            return []
+
+        def finalize(self):
+            (self.folder / "finalized").touch()
+"""
+
+BROKEN = {
+    "missing": (None, "no such file"),
+    "syntax": ("def", "SyntaxError"),
+    "no_class": ("x = 1", "expected a class OvmsPythonModel; there is none"),
+    "no_execute": ("class OvmsPythonModel:\n        pass", "expected a method execute"),
+    "raises": (
+        "class OvmsPythonModel:\n        def execute(self, inputs):\n            pass\n"
+        "        def initialize(self, kwargs):\n            raise ValueError('no weights')",
+        "ValueError: no weights",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_handlers_that_cannot_be_loaded(tmp_path: Path, name: str) -> None:
+    text, reason = BROKEN[name]
+    site = Site(tmp_path)
+    files = {} if text is None else {name: "    " + text}
+    add_graph(site, name, one(name), **files)
+    stub = site.start()
+    try:
+        ready = stub.ModelReady(pb.ModelReadyRequest(name=name), timeout=30)
+        assert not ready.ready
+        assert site.server is not None
+        error = site.server.catalog.entry(name).error
+        assert error is not None
+        assert reason in error
+        assert f"node {name}" in error
+        code, details = refusal(lambda: ask(stub, request(name, **{"in": [1.0]})))
+        assert (code, details) == ("UNAVAILABLE", f"Mediapipe is not loaded yet - {name}")
+    finally:
+        site.stop()
+
+
+def test_a_handler_is_finalized_when_its_graph_goes(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    beside = "    def double(text):\n        return text"
+    folder = add_graph(site, "notes", one("notes"), notes=NOTES, beside=beside)
+    stub = site.start()
+    try:
+        talk = Talk(stub)
+        talk.say(request("notes", **{"in": [1.0]}))
+        talk.hear()
+        del site.graphs["notes"]
+        site.write()
+        site.poll()
+        assert not (folder / "finalized").exists()  # the stream still uses it
+        code, details = refusal(lambda: ask(stub, request("notes", **{"in": [1.0]})))
+        assert (code, details) == ("NOT_FOUND", "Mediapipe is retired - notes")
+        talk.say(request("notes", **{"in": [1.0]}))
+        talk.hear()
+        talk.close()
+        assert status_of(talk.answers) == ("OK", "")
+        assert (folder / "finalized").exists()
+    finally:
+        site.stop()
+
+
+def test_what_was_ready_is_finalized_when_another_handler_fails(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    text = python("good", ["IN:in"], ["OUT:middle"]) + python("bad", ["IN:middle"], ["OUT:out"])
+    folder = add_graph(site, "half", ends(["OVMS_PY_TENSOR:in"], ["OVMS_PY_TENSOR:out"]) + text,
+                       good=FINALIZES, bad="raise ValueError")  # fmt: skip
+    site.start()
+    try:
+        assert (folder / "finalized").exists()
+    finally:
+        site.stop()
+
+
+def test_a_handler_is_imported_anew_with_its_graph(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    add_graph(site, "g", one("handler"), handler=INCREMENT)
+    stub = site.start()
+    try:
+        assert ask(stub, request("g", **{"in": [1.0]})) == {"out": [2.0]}
+        add_graph(site, "g", one("handler"), handler=INCREMENT.replace("data + 1", "data + 7"))
+        site.poll()
+        assert ask(stub, request("g", **{"in": [1.0]})) == {"out": [2.0]}
+        add_graph(site, "g", "# edited\n" + one("handler"))
+        site.poll()
+        assert ask(stub, request("g", **{"in": [1.0]})) == {"out": [8.0]}
+    finally:
+        site.stop()
+
+
+def test_handlers_of_equal_file_names_do_not_collide(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    for name, added in (("one", "1"), ("ten", "10")):
+        add_graph(site, name, one("handler"), handler=INCREMENT.replace("+ 1", f"+ {added}"))
+    stub = site.start()
+    try:
+        assert ask(stub, request("one", **{"in": [1.0]})) == {"out": [2.0]}
+        assert ask(stub, request("ten", **{"in": [1.0]})) == {"out": [11.0]}
+    finally:
+        site.stop()
