@@ -14,7 +14,7 @@ from site_of_models import ONES, Site, ask, plus, refusal
 from wire import Stub, infer_request
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
-from kfs.repository.config import ConfigError
+from kfs.repository.schema import ConfigError
 
 
 @pytest.fixture

@@ -38,8 +38,9 @@ def check(*, config_path: Path) -> None:
     Exit code 0 when everything in it can be served, else 1.
     """
     from kfs.repository.catalog import Catalog
-    from kfs.repository.config import ConfigError, read_config
+    from kfs.repository.config import read_config
     from kfs.repository.repository import Repository
+    from kfs.repository.schema import ConfigError
     from kfs.settings import ModelSettings
 
     catalog = Catalog()

@@ -15,9 +15,10 @@ from kfs.metrics.registry import Metrics
 from kfs.metrics.servables import ModelMetrics
 from kfs.repository.catalog import Catalog, Entry, Kind, VersionEntry
 from kfs.repository.changes import compare, needs_reload, settle
-from kfs.repository.config import ConfigError, Wanted, once_written
+from kfs.repository.config import Wanted, once_written
 from kfs.repository.graphs import Graphs, digest
 from kfs.repository.pipelines import Pipelines
+from kfs.repository.schema import ConfigError
 from kfs.repository.storage import NoAnswerError, PatientStorage, look_at, open_storage
 from kfs.servables.model import Model
 from kfs.settings import ModelSettings
