@@ -19,7 +19,7 @@ FLOORS = {
 
 DOORS = {
     "openvino": ("servables/model/",),
-    "kfs.servables.model": ("servables/model/", "repository/repository.py", "cli/"),
+    "kfs.servables.model": ("servables/model/", "repository/models.py", "cli/"),
     "cv2": ("tensors/images.py", "tensors/transform.py"),
     "grpc": ("server/", "cli/client.py", "cli/models.py", "cli/bench/load.py"),
     "prometheus_client": ("metrics/registry.py",),
