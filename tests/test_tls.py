@@ -140,7 +140,7 @@ def test_broken_new_certificates_leave_the_old_ones_in_use(
 
 def test_files_that_cannot_be_used_end_the_start(files: Files, tmp_path: Path) -> None:
     missing = replace(files.settings(), key_path=tmp_path / "nowhere.key")
-    with pytest.raises(StartError, match=r"nowhere\.key: No such file"):
+    with pytest.raises(StartError, match=r"nowhere\.key for TLS: No such file"):
         Server(missing).start()
     other = trustme.CA().issue_cert("localhost").private_key_pem
     other.write_to_path(tmp_path / "other.key")

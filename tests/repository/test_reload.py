@@ -68,6 +68,22 @@ def test_versions_come_and_go(site: Site) -> None:
     )
 
 
+def test_it_is_told_why_nothing_is_served_though_nothing_failed(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    (site.root / "empty").mkdir()
+    site.models["empty"] = {"name": "empty", "base_path": "empty"}
+    site.add("m", version=3, model_version_policy={"specific": {"versions": [1, 2]}})
+    site.start()
+    site.poll()  # which tells nothing anew
+    told = [line.getMessage() for line in caplog.records if line.levelname == "WARNING"]
+    assert told == [
+        f"No version found for model in path: {site.root / 'empty'}; expected folders with numbers "
+        "for names: 1, 2, ...",
+        "model m: model_version_policy takes none of the versions that are there: 3",
+    ]
+
+
 def test_an_older_version_is_served_until_the_newest_can_be_loaded(site: Site) -> None:
     site.add("m", 1)
     (site.root / "m" / "2").mkdir()

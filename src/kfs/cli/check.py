@@ -28,7 +28,7 @@ class _Finding:
     servable: Servable | None = None
 
 
-@click.command()
+@click.command(short_help="Look for faults in a config.json.")
 @click.option("--config_path", metavar="FILE", required=True,
               type=click.Path(dir_okay=False, path_type=Path),
               help="The config.json to look at.")  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Container, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Set
 
 from kfs.errors import ModelLoadError
 from kfs.metrics.registry import Metrics
@@ -35,7 +35,8 @@ class Models:
         self._refused: Mapping[str, str] = {}
         # Opened once for as long as a model is there, with its connections.
         self._storages: dict[str, PatientStorage] = {}
-        self._empty: set[str] = set()
+        #: Why nothing is served of a name though nothing failed, as it was logged.
+        self._empty: dict[str, str] = {}
 
     def apply(
         self, settings: Mapping[str, ModelSettings], refused: Mapping[str, str]
@@ -144,11 +145,10 @@ class Models:
         self._catalog.set_error(settings.name, error)
         if failed:
             return
-        if there:
-            self._empty.discard(settings.name)
-        elif settings.name not in self._empty:
-            self._empty.add(settings.name)
-            _log.warning("No version found for model in path: %s", settings.base_path)
+        reason = _why_empty(settings, there)
+        if reason and self._empty.get(settings.name) != reason:
+            _log.warning("%s", reason)
+        self._empty[settings.name] = reason
 
     def _load(
         self, settings: ModelSettings, version: int, storage: PatientStorage, location: str
@@ -168,6 +168,21 @@ class Models:
         entry.on_end = folder.remove
         self._catalog.publish(settings.name, entry, servable)
         return None
+
+
+def _why_empty(settings: ModelSettings, there: Collection[int]) -> str:
+    if not there:
+        return (
+            f"No version found for model in path: {settings.base_path}; expected folders with "
+            "numbers for names: 1, 2, ..."
+        )
+    if not settings.version_policy.choose(frozenset(there)):
+        found = ", ".join(map(str, sorted(there)))
+        return (
+            f"model {settings.name}: model_version_policy takes none of the versions that are "
+            f"there: {found}"
+        )
+    return ""
 
 
 def _settings_of(entry: VersionEntry) -> ModelSettings:
