@@ -274,7 +274,7 @@ def test_the_terminal_shows_a_table_and_histograms_of_all_calls(url: str) -> Non
         for histogram in (one, two):
             shares = re.findall(r"(\d+\.\d)%", histogram)
             assert sum(map(float, shares)) == pytest.approx(100, abs=1)
-            assert histogram.count(mark * 40) == 1
+            assert mark * 40 in histogram  # one bar, or several as long
         assert "1 client: " in done.stderr
         assert "2 clients: " in done.stderr
 

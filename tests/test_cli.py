@@ -275,8 +275,29 @@ def test_help_names_every_flag_but_those_never_served() -> None:
         (["serve", "--model_name", "m", "--model_path", "a/../b"], 64, "'..' is not allowed"),
         (["serve", "--model_name", "m", "--model_path", "/nope", "--port", "0"], 1, "model m: "),
         (["serve", "--port", "0", "--grpc_bind_address", "192.0.2.1"], 1, "cannot listen on"),
+        (
+            [
+                "serve",
+                "--grpc_certificate_path",
+                "/nope",
+                "--grpc_key_path",
+                "/nope",
+                "--port",
+                "0",
+            ],
+            1,
+            "cannot read /nope for TLS: No such file",
+        ),
         (["infer", "digits"], 64, "nothing to send: give"),
-        (["models", "--url", "127.0.0.1:1"], 1, "UNAVAILABLE"),
+        (
+            ["models", "--url", "127.0.0.1:1"],
+            1,
+            "nothing answers at 127.0.0.1:1; is the server "
+            "running, and --url its address? UNAVAILABLE",
+        ),
+        (["models", "--url", "localhost"], 64, "expected host:port, such as localhost:9000; found"),
+        (["models", "--url", "http://localhost:9000"], 64, "expected host:port"),
+        (["serve", "--model_version_policy", "latest"], 64, 'found "latest"'),
     ],
 )
 def test_exit_codes_and_messages(arguments: list[str], code: int, text: str) -> None:

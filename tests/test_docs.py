@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import signal
@@ -15,6 +16,7 @@ from conftest import loopback
 
 from kfs.cli.app import Server
 from kfs.digits import MODEL_PATH, images
+from kfs.repository.config import read_config
 from kfs.settings import ModelSettings
 
 ROOT = Path(__file__).parents[1]
@@ -26,6 +28,7 @@ STANDS_FOR = {
     "/models/resnet": str(MODEL_PATH),
     "src/kfs/digits/model": str(MODEL_PATH),
     "examples/repository/config.json": str(ROOT / "examples" / "repository" / "config.json"),
+    "/models/config.json": str(ROOT / "examples" / "repository" / "config.json"),
     "examples/graphs/config.json": str(ROOT / "examples" / "graphs" / "config.json"),
     "cat.jpg": str(images()[0].path),
 }
@@ -42,6 +45,9 @@ def commands() -> list[str]:
     for page in PAGES:
         for block in re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL):
             found += re.findall(r"^\$ (.*)$", block, re.MULTILINE)
+        for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL):
+            for listed in re.findall(r"command: (\[.*?\])", block, re.DOTALL):
+                found.append(shlex.join(json.loads(listed)))
     return sorted(set(found))
 
 
@@ -76,7 +82,7 @@ def serves(words: list[str], folder: Path) -> None:
     )
     assert process.stdout is not None
     with process.stdout:
-        assert any(line.rstrip().endswith("Ready") for line in process.stdout)
+        assert any(line.rstrip().endswith(("Ready", 'Ready"}')) for line in process.stdout)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 0
 
@@ -100,6 +106,15 @@ def test_a_documented_command_works(command: str, url: str, tmp_path: Path) -> N
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", ["repository.md", "metrics.md", "graphs.md"])
+def test_a_documented_config_is_one(page: str, tmp_path: Path) -> None:
+    blocks = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        (tmp_path / "config.json").write_text(block)
+        assert not read_config(tmp_path / "config.json", ModelSettings("", "")).broken
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

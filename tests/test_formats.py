@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import model_formats
+import models
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from conftest import ServeModels
 
+from kfs.errors import ModelLoadError
 from kfs.settings import ModelSettings
 
 #: The maker of each, and what OpenVINO calls its tensors: in a frozen graph, outputs of nodes.
@@ -77,3 +80,23 @@ def test_a_mapping_file_gives_a_frozen_graph_plain_names(
         tensor = triton.InferInput("image", [2, 10], "FP32").set_data_from_numpy(VALUES)
         answer = client.infer("m", [tensor], client_timeout=60)
         assert np.array_equal(answer.as_numpy("result"), VALUES + 1)
+
+
+def without_names(folder: Path, tensor: str) -> Path:
+    """The dummy model as converters leave models: one of its tensors has no name."""
+    file = models.dummy(folder) / "model.xml"
+    text = file.read_text()
+    assert f'names="{tensor}"' in text
+    file.write_text(re.sub(f' (output_)?names="{tensor}"', "", text))
+    return file
+
+
+def test_an_output_without_a_name_is_numbered(serve: ServeModels, tmp_path: Path) -> None:
+    server = serve(ModelSettings("m", without_names(tmp_path, "a")))
+    with triton.InferenceServerClient(f"127.0.0.1:{server.port}") as client:
+        assert [output.name for output in client.get_model_metadata("m").outputs] == ["out_0"]
+
+
+def test_an_input_without_a_name_could_not_be_sent(serve: ServeModels, tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError, match="input 0 has no name, so no request could send it"):
+        serve(ModelSettings("m", without_names(tmp_path, "b")))

@@ -347,6 +347,16 @@ def test_the_environment_limits_the_pixels_of_an_image(limit: str, found: str) -
     assert done.stdout.strip() == found
 
 
+def test_opencv_writes_nothing_of_a_bad_image_to_the_standard_error() -> None:
+    code = """if True:
+        import numpy, kfs.tensors.images as images
+        png = images.cv2.imencode(".png", numpy.zeros((8, 8), "u1"))[1]
+        print(images._decode(png[:60]))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("None\n", "")
+
+
 @pytest.mark.parametrize(
     ("shape", "layout", "status"),
     [

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ServeModels
 
 from kfs.cli.app import Server
+from kfs.digits import MODEL_PATH
+from kfs.settings import ModelSettings
 
 SCRIPT = Path(__file__).parent / "clients" / "kserve_client.py"
 PYTHON = os.environ.get("KFS_KSERVE_PYTHON", "")
@@ -34,6 +38,18 @@ def answers(server: Server) -> Any:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_client_of_the_page_is_answered(serve: ServeModels) -> None:
+    server = serve(ModelSettings("digits", MODEL_PATH))
+    page = (Path(__file__).parents[1] / "docs" / "clients.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    code = code.replace("localhost:9000", f"127.0.0.1:{server.port}")
+    done = subprocess.run(
+        [PYTHON, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("[[")
 
 
 @pytest.mark.parametrize("what", ["live", "ready", "model_ready"])

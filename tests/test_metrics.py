@@ -26,7 +26,7 @@ from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.cli import cli
 from kfs.cli.app import Server, StartError
 from kfs.metrics.families import BUCKETS_US, DEFAULT, FAMILIES
-from kfs.repository.config import ConfigError
+from kfs.repository.schema import ConfigError
 from kfs.settings import ModelSettings
 
 Labels = dict[str, str]

@@ -19,13 +19,13 @@ FLOORS = {
 
 DOORS = {
     "openvino": ("servables/model/",),
-    "kfs.servables.model": ("servables/model/", "repository/repository.py", "cli/"),
+    "kfs.servables.model": ("servables/model/", "repository/models.py", "cli/"),
     "cv2": ("tensors/images.py", "tensors/transform.py"),
     "grpc": ("server/", "cli/client.py", "cli/models.py", "cli/bench/load.py"),
     "prometheus_client": ("metrics/registry.py",),
     "waitress": ("server/side_port.py",),
-    "pydantic": ("repository/config.py",),
-    "pydantic_core": ("repository/config.py",),
+    "pydantic": ("repository/schema.py",),
+    "pydantic_core": ("repository/schema.py",),
     "azure": ("repository/storage/azure.py",),
     "boto3": ("repository/storage/s3.py",),
     "botocore": ("repository/storage/s3.py",),

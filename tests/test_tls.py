@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import ssl
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -71,6 +73,19 @@ class Files:
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
     return Files(tmp_path)
+
+
+def test_the_clients_of_the_page_are_let_in(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "security.md").read_text()
+    alone, with_certificate = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    files.client(files.clients)
+    monkeypatch.chdir(files.folder)
+    names: dict[str, Any] = {}
+    for code, mutual in ((alone, False), (with_certificate, True)):
+        with Server(files.settings(mutual=mutual)) as server:
+            exec(code.replace("localhost:9000", f"localhost:{server.port}"), names)
+            with names["client"] as client:
+                assert client.is_server_live()
 
 
 def is_live(port: int, ca: Path, client: tuple[Path, Path] | None = None) -> bool:
@@ -140,7 +155,7 @@ def test_broken_new_certificates_leave_the_old_ones_in_use(
 
 def test_files_that_cannot_be_used_end_the_start(files: Files, tmp_path: Path) -> None:
     missing = replace(files.settings(), key_path=tmp_path / "nowhere.key")
-    with pytest.raises(StartError, match=r"nowhere\.key: No such file"):
+    with pytest.raises(StartError, match=r"nowhere\.key for TLS: No such file"):
         Server(missing).start()
     other = trustme.CA().issue_cert("localhost").private_key_pem
     other.write_to_path(tmp_path / "other.key")

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from pipelines.pipes import custom, entry, model
 
-from kfs.repository.config import ConfigError, Wanted, read_config
+from kfs.repository.config import Wanted, read_config
+from kfs.repository.schema import ConfigError
 from kfs.settings import ModelSettings
 
 PLAIN = entry(

@@ -10,7 +10,8 @@ import pytest
 
 from kfs.options import Conversion, Layout, VersionPolicy
 from kfs.repository.changes import compare
-from kfs.repository.config import ConfigError, Wanted, read_config
+from kfs.repository.config import Wanted, read_config
+from kfs.repository.schema import ConfigError
 from kfs.settings import ModelSettings
 from kfs.signature import Dim, fixed
 
@@ -136,13 +137,17 @@ def test_a_name_is_that_of_one_thing_alone(
          "character"),
         ({}, "model_config_list: Field required"),
         ({**models(), "models": []}, "models: this key is not allowed here"),
+        ({"model_config": []}, "model_config: this key is not allowed here; did you mean "
+         "model_config_list?"),
+        ({**models(), "monitoring": {"metrics": {"enabled": True}}}, "monitoring.metrics.enabled: "
+         "this key is not allowed here; did you mean enable?"),
         (models({"base_path": "m"}), "model_config_list[0].config.name: Field required"),
         (models({"name": "m", "nireq": -1}), "model_config_list[0].config.nireq: Input should be "
          "greater than or equal to 0; found -1"),
         (models({"name": "m", "nireq": "4"}), "nireq: Input should be a valid "
          'integer; found "4"'),
         (models({"name": "m"}, {"name": "n", "shapes": "(1)"}),
-         "model_config_list[1].config.shapes: this key is not allowed here"),
+         "model_config_list[1].config.shapes: this key is not allowed here; did you mean shape?"),
         (models({"name": "m", "shape": {"a": 1}}), "model_config_list[0].config.shape.a: Input "
          "should be a valid string; found 1"),
         (models({"name": "m", "shape": [1, 2]}), "model_config_list[0].config.shape: Input should "

@@ -14,7 +14,7 @@ from site_of_models import ONES, Site, ask, plus, refusal
 from wire import Stub, infer_request
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
-from kfs.repository.config import ConfigError
+from kfs.repository.schema import ConfigError
 
 
 @pytest.fixture
@@ -66,6 +66,22 @@ def test_versions_come_and_go(site: Site) -> None:
     assert refusal(lambda: ask(stub, "m"))[1].startswith(
         "Model with requested version is not found"
     )
+
+
+def test_it_is_told_why_nothing_is_served_though_nothing_failed(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    (site.root / "empty").mkdir()
+    site.models["empty"] = {"name": "empty", "base_path": "empty"}
+    site.add("m", version=3, model_version_policy={"specific": {"versions": [1, 2]}})
+    site.start()
+    site.poll()  # which tells nothing anew
+    told = [line.getMessage() for line in caplog.records if line.levelname == "WARNING"]
+    assert told == [
+        f"No version found for model in path: {site.root / 'empty'}; expected folders with numbers "
+        "for names: 1, 2, ...",
+        "model m: model_version_policy takes none of the versions that are there: 3",
+    ]
 
 
 def test_an_older_version_is_served_until_the_newest_can_be_loaded(site: Site) -> None:

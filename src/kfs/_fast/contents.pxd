@@ -16,5 +16,6 @@ cdef struct Items:
 # Calls nothing of Python; false stops the walk.
 ctypedef bint (*Visit)(void* state, Item item) noexcept nogil
 
+cdef Py_ssize_t n_items(Request request, size_t index) except -1
 cdef Items items_of(Request request, size_t index) except *
 cdef void visit_items(Items* items, Visit visit, void* state) noexcept

@@ -336,6 +336,17 @@ def raw_item_count(Request request not None, size_t index):
     return n
 
 
+cdef Py_ssize_t n_items(Request request, size_t index) except -1:
+    """How many elements a BYTES tensor has, raw or in contents."""
+    cdef Py_ssize_t n
+    if not request.n_raw:
+        return count(request, index, 8)
+    n = raw_item_count(request, index)
+    if n < 0:
+        raise ValueError("the raw framing is broken")
+    return n
+
+
 cdef bint append_view(void* state, Item item) noexcept with gil:
     cdef list found = <list>state
     request = found[0]
@@ -383,13 +394,7 @@ cdef bint pad_row(void* state, Item item) noexcept nogil:
 
 def padded_rows(Request request not None, size_t index, size_t width):
     cdef Items items = items_of(request, index)
-    cdef Py_ssize_t n
-    if request.n_raw:
-        n = raw_item_count(request, index)
-        if n < 0:
-            raise ValueError("the raw framing is broken")
-    else:
-        n = count(request, index, 8)
+    cdef Py_ssize_t n = n_items(request, index)
     if width and <size_t>n > <size_t>0x7FFFFFFFFFFFFFFF // width:
         raise OverflowError("rows of more bytes than there are addresses")
     cdef TensorView view = new_block(<size_t>n * width)

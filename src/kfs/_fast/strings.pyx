@@ -9,11 +9,8 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memchr, memcpy
 from libcpp.string cimport string
 
-from kfs._fast.contents cimport Item, Items, items_of, visit_items
+from kfs._fast.contents cimport Item, Items, items_of, n_items, visit_items
 from kfs._fast.wire cimport Request
-
-from kfs._fast.contents import count as count_contents
-from kfs._fast.contents import raw_item_count
 
 cdef extern from *:
     """
@@ -104,14 +101,7 @@ cdef class StringArray(Elements):
 
     @staticmethod
     def from_request(Request request not None, size_t index):
-        cdef Py_ssize_t n
-        if request.n_raw:
-            n = raw_item_count(request, index)
-        else:
-            n = count_contents(request, index, 8)
-        if n < 0:
-            raise ValueError("the raw framing is broken")
-        cdef StringArray array = StringArray.empty(n)
+        cdef StringArray array = StringArray.empty(n_items(request, index))
         cdef Filling filling = Filling(array.items_, array.count, True)
         cdef Items items = items_of(request, index)
         visit_items(&items, assign_next, &filling)

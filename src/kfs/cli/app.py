@@ -13,15 +13,9 @@ from types import TracebackType
 from kfs.errors import ModelLoadError
 from kfs.metrics.registry import Metrics
 from kfs.repository.catalog import Catalog
-from kfs.repository.config import (
-    ConfigError,
-    Wanted,
-    once_written,
-    read_config,
-    read_metrics,
-    wanted_of,
-)
+from kfs.repository.config import Wanted, once_written, read_config, read_metrics, wanted_of
 from kfs.repository.repository import Repository
+from kfs.repository.schema import ConfigError
 from kfs.servables.model import add_extension
 from kfs.server.control import ControlHandler
 from kfs.server.health import Health

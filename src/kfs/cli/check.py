@@ -28,7 +28,7 @@ class _Finding:
     servable: Servable | None = None
 
 
-@click.command()
+@click.command(short_help="Look for faults in a config.json.")
 @click.option("--config_path", metavar="FILE", required=True,
               type=click.Path(dir_okay=False, path_type=Path),
               help="The config.json to look at.")  # fmt: skip
@@ -38,8 +38,9 @@ def check(*, config_path: Path) -> None:
     Exit code 0 when everything in it can be served, else 1.
     """
     from kfs.repository.catalog import Catalog
-    from kfs.repository.config import ConfigError, read_config
+    from kfs.repository.config import read_config
     from kfs.repository.repository import Repository
+    from kfs.repository.schema import ConfigError
     from kfs.settings import ModelSettings
 
     catalog = Catalog()

@@ -115,12 +115,22 @@ class Client:
         return call(request, timeout=self._timeout_s)
 
 
+def _check_url(context: click.Context, option: click.Parameter, url: str) -> str:
+    """gRPC would take a scheme for a part of the name, and port 443 where none is said."""
+    _, colon, port = url.rpartition(":")
+    is_web = url.startswith(("http://", "https://"))
+    if is_web or not (url.startswith("unix:") or (colon and port.isdecimal())):
+        raise click.BadParameter(f"expected host:port, such as localhost:9000; found {url}")
+    return url
+
+
 url_option = click.option(
-    "--url", default="localhost:9000", show_default=True, help="The server, as host:port."
-)
+    "--url", metavar="HOST:PORT", default="localhost:9000", show_default=True,
+    callback=_check_url, help="The server.",
+)  # fmt: skip
 timeout_option = click.option(
-    "--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), default=30.0,
-    show_default=True, help="Seconds to wait for each answer.",
+    "--timeout", "timeout_s", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True),
+    default=30.0, show_default=True, help="To wait for each answer.",
 )  # fmt: skip
 
 
@@ -153,7 +163,10 @@ def connect(url: str, timeout_s: float, tls: Tls | None = None) -> Iterator[Clie
             yield Client(channel, timeout_s)
         except grpc.RpcError as error:
             details = " ".join((error.details() or "").split())
-            raise click.ClickException(f"{error.code().name}: {details}") from None
+            hint = ""
+            if "failed to connect" in details:  # gRPC's, of whatever lies behind it
+                hint = f"nothing answers at {url}; is the server running, and --url its address? "
+            raise click.ClickException(f"{hint}{error.code().name}: {details}") from None
 
 
 def _channel(url: str, tls: Tls | None) -> grpc.Channel:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kfs._proto import grpc_predict_v2_pb2 as pb
 
 
-@click.command()
+@click.command(short_help="Let the bundled network read digits.")
 def demo() -> None:
     """Start a server, let it read handwritten digits, and stop it."""
     from kfs.cli.app import Server, StartError

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 _MAX_VALUES_SHOWN = 32
 
 
-@click.command()
+@click.command(short_help="Send files and print the answer.")
 @click.argument("name")
 @input_options
-@click.option("--output", "outputs", multiple=True, help="An output to ask for; all otherwise.")
-@click.option("--version", default="", help="The version; the default one otherwise.")
+@click.option("--output", "outputs", metavar="NAME", multiple=True,
+              help="An output to ask for; all otherwise.")  # fmt: skip
+@click.option("--version", metavar="N", default="", help="The version; the default one otherwise.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 @server_options
 def infer(

@@ -13,7 +13,7 @@ from kfs.cli.client import Client, Connect, server_options
 from kfs.cli.console import print_table
 
 
-@click.command()
+@click.command(short_help="List what a server serves.")
 @click.argument("names", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @server_options

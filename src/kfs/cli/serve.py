@@ -151,7 +151,11 @@ def _choose_metrics(
     return DEFAULT if names is None else names
 
 
-@click.command(cls=_ServeCommand, epilog="Any other flag of OVMS is refused with the reason.")
+@click.command(
+    cls=_ServeCommand,
+    short_help="Serve models.",
+    epilog="Any other flag of OVMS is refused with the reason.",
+)
 @click.option("--model_name", metavar="NAME", help="The name that clients use for the model.")
 @click.option("--model_path", metavar="PATH",
               help="A folder with version folders (1, 2, ...), or one model file.")  # fmt: skip

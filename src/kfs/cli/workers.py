@@ -34,7 +34,7 @@ from kfs.cli.app import (
 )
 from kfs.errors import ModelLoadError
 from kfs.metrics.registry import SHARED_FOLDER_VARIABLE, expose_shared, forget_process
-from kfs.repository.config import ConfigError
+from kfs.repository.schema import ConfigError
 from kfs.servables.model import share_cores
 from kfs.server.side_port import SidePort
 from kfs.server.transport import ListenError

@@ -255,15 +255,21 @@ class Catalog:
             changed = replace(before, versions=versions)
             self.snapshot = MappingProxyType({**self.snapshot, name: changed})
 
-    def set_error(self, name: str, error: str | None) -> bool:
-        """Keep why a name is not served as it should be; whether that is news."""
+    def set_error(self, name: str, error: str | None) -> None:
+        """Keep why a name is not served as it should be; what comes again is logged once."""
         with self._write:
             before = self.snapshot.get(name, Entry())
             if before.error == error:
-                return False
+                return
             changed = replace(before, error=error)
             self.snapshot = MappingProxyType({**self.snapshot, name: changed})
-            return True
+        if error is not None:
+            _log.error("%s", error)
+
+    def available(self, name: str) -> dict[int, VersionEntry]:
+        """The versions that can be used now."""
+        versions = self.snapshot.get(name, Entry()).versions
+        return {version: entry for version, entry in versions.items() if entry.is_available}
 
     def entry(self, name: str) -> Entry:
         """

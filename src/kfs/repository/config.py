@@ -1,25 +1,26 @@
-"""config.json: its schema, and from a file to what is wanted.
-
-The schema is that of OpenVINO Model Server, with the options of models that its documents have
-and its schema forgot (mean, scale, color_format, precision).
-"""
+"""From a config.json, or from flags, to what is wanted."""
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from typing import Any, TypeVar
 
 from kfs import options
-from kfs.metrics.families import DEFAULT, check_names
 from kfs.repository.folders import CLOUD_PREFIXES, GRAPH_FILE, SUBCONFIG, find_graph, resolve_path
+from kfs.repository.schema import (
+    ByTensor,
+    ConfigError,
+    ConfigFile,
+    GraphConfig,
+    ModelConfig,
+    Subconfig,
+    UnfinishedError,
+    read_file,
+)
 from kfs.servables.pipeline.spec import LibrarySpec, PipelineSpec, parse
 from kfs.settings import GraphSettings, ModelSettings
 
@@ -29,168 +30,6 @@ _Read = TypeVar("_Read")
 # How long, and how often, a file that is not JSON is looked at again at the start.
 _WRITER_WAIT_S = 1.0
 _LOOK_S = 0.01
-
-ByTensor = str | dict[str, str]
-Name = Annotated[str, Field(min_length=1)]  # the empty one stands for the server in health checks
-Count = Annotated[int, Field(ge=0)]
-Demultiply = Annotated[int, Field(ge=-1, le=10000)]
-
-
-class ConfigError(Exception):
-    """A config.json that cannot be served at all: the file, the place in it, what was expected."""
-
-
-class UnfinishedError(ConfigError):
-    """A file that is not JSON, perhaps not yet."""
-
-
-class _Closed(BaseModel):
-    """An object without unknown keys, and values of the very types."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class _CustomLoaderOptions(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
-    loader_name: str
-
-
-class ModelConfig(_Closed):
-    name: Name
-    base_path: str | None = None
-    batch_size: Count | str | None = None
-    shape: ByTensor | None = None
-    layout: ByTensor | None = None
-    model_version_policy: dict[str, Any] | None = None
-    nireq: Count | None = None
-    target_device: str | None = None
-    plugin_config: dict[str, str | bool | int | float] = Field(default_factory=dict)
-    allow_cache: bool = False
-    mean: str | float | list[float] | None = None
-    scale: str | float | list[float] | None = None
-    color_format: str | None = None
-    precision: str | None = None
-    custom_loader_options: _CustomLoaderOptions | None = None
-    graph_path: str | None = None
-    subconfig: str | None = None
-    stateful: bool | None = None
-    idle_sequence_cleanup: bool | None = None
-    low_latency_transformation: bool | None = None
-    max_sequence_number: Count | None = None
-
-
-class ModelItem(_Closed):
-    config: ModelConfig
-
-
-class Source(_Closed):
-    node_name: str
-    data_item: str
-
-
-class NodeOutput(_Closed):
-    data_item: str
-    alias: str
-
-
-SourceMap = Annotated[dict[str, Source], Field(min_length=1, max_length=1)]
-
-
-class Node(_Closed):
-    name: str
-    type: Literal["DL model", "custom"]
-    model_name: str | None = None
-    library_name: str | None = None
-    version: Annotated[int, Field(ge=1)] | None = None
-    inputs: list[SourceMap]
-    outputs: list[NodeOutput]
-    params: dict[str, str] = Field(default_factory=dict)
-    demultiply_count: Demultiply | None = None
-    gather_from_node: str | None = None
-
-    @model_validator(mode="after")
-    def _has_what_its_type_needs(self) -> Node:
-        needed, other = ("model_name", "library_name")
-        if self.type == "custom":
-            needed, other = other, needed
-        if getattr(self, needed) is None:
-            raise ValueError(f"a node of type {self.type} needs {needed}")
-        if getattr(self, other) is not None:
-            raise ValueError(f"a node of type {self.type} has no {other}")
-        return self
-
-
-class PipelineConfig(_Closed):
-    name: Name
-    inputs: list[str]
-    nodes: list[Node]
-    outputs: list[SourceMap]
-    demultiply_count: Demultiply | None = None
-
-
-class LibraryConfig(_Closed):
-    name: str
-    base_path: str
-
-
-class GraphConfig(_Closed):
-    name: Name
-    base_path: str | None = None
-    graph_path: str | None = None
-    subconfig: str | None = None
-
-
-class CustomLoader(_Closed):
-    loader_name: str
-    library_path: str
-    loader_config_file: str | None = None
-
-
-class CustomLoaderItem(_Closed):
-    config: CustomLoader
-
-
-class MetricsConfig(_Closed):
-    enable: bool = False
-    metrics_list: list[str] | None = None
-
-    @field_validator("metrics_list")
-    @classmethod
-    def _check_names(cls, names: list[str] | None) -> list[str] | None:
-        check_names(names or ())
-        return names
-
-    @model_validator(mode="after")
-    def _check_enabled(self) -> MetricsConfig:
-        if self.metrics_list is not None and not self.enable:
-            raise ValueError("metrics_list needs enable: true")
-        return self
-
-    @property
-    def names(self) -> frozenset[str]:
-        """The families that are enabled."""
-        if not self.enable:
-            return frozenset()
-        return DEFAULT if self.metrics_list is None else frozenset(self.metrics_list)
-
-
-class Monitoring(_Closed):
-    metrics: MetricsConfig = MetricsConfig()
-
-
-class ConfigFile(_Closed):
-    model_config_list: list[ModelItem]
-    mediapipe_config_list: list[GraphConfig] = Field(default_factory=list)
-    pipeline_config_list: list[PipelineConfig] = Field(default_factory=list)
-    custom_node_library_config_list: list[LibraryConfig] = Field(default_factory=list)
-    custom_loader_config_list: list[CustomLoaderItem] = Field(default_factory=list)
-    monitoring: Monitoring = Monitoring()
-
-
-class Subconfig(_Closed):
-    """A file beside a graph."""
-
-    model_config_list: list[ModelItem]
 
 
 @dataclass(frozen=True)
@@ -226,7 +65,7 @@ def read_config(path: Path, defaults: ModelSettings) -> Wanted:
     Raises:
         ConfigError: the file cannot be read, is no JSON, or breaks the schema.
     """
-    file = _read(path, ConfigFile)
+    file = read_file(path, ConfigFile)
     return _wanted(file, path, defaults)
 
 
@@ -236,7 +75,7 @@ def read_metrics(path: Path) -> frozenset[str]:
     Raises:
         ConfigError: as `read_config`.
     """
-    return _read(path, ConfigFile).monitoring.metrics.names
+    return read_file(path, ConfigFile).monitoring.metrics.names
 
 
 def once_written(read: Callable[[], _Read]) -> _Read:
@@ -257,26 +96,6 @@ def once_written(read: Callable[[], _Read]) -> _Read:
                 _log.warning("%s; looking again, in case it is being written", error)
                 is_told = True
         time.sleep(_LOOK_S)
-
-
-_File = TypeVar("_File", bound=_Closed)
-
-
-def _read(path: Path, kind: type[_File]) -> _File:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
-        raise UnfinishedError(f"{path} is not JSON: {error}") from None
-    try:
-        return kind.model_validate(document)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {_told(error, document)}") from None
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _wanted(file: ConfigFile, path: Path, defaults: ModelSettings) -> Wanted:
@@ -379,7 +198,7 @@ def _add_submodels(
         if found is None or (main is not None and found.samefile(main)):
             continue
         try:
-            subconfig = _read(found, Subconfig)
+            subconfig = read_file(found, Subconfig)
         except ConfigError as error:
             _log.error("graph %s: its models are not served: %s", graph.name, error)
             continue
@@ -466,49 +285,3 @@ def _lenient_batch(config: ModelConfig) -> options.Batch | None:
     except ValueError as error:
         _log.warning("%s: batch_size is ignored: %s", config.name, error)
         return None
-
-
-def _told(error: ValidationError, document: object) -> str:
-    """The deepest fault: its place in the file, what was expected, what was found."""
-    # A value that may be of two types has a fault for each; the deeper one is the nearer miss.
-    faults = [(_place(fault, document), fault) for fault in error.errors(include_url=False)]
-    place, first = max(faults, key=lambda fault: fault[0].count(".") + fault[0].count("["))
-    if first["type"] == "extra_forbidden":
-        return f"{place}: this key is not allowed here"
-    messages = dict.fromkeys(_message(fault) for other, fault in faults if other == place)
-    message = " or ".join(messages).replace("Value error, ", "")
-    if first["type"] in ("missing", "value_error"):
-        return f"{place}: {message}"
-    return f"{place}: {message}; found {_short(first['input'])}"
-
-
-def _message(fault: ErrorDetails) -> str:
-    """pydantic's, but in the words of JSON."""
-    match fault["type"]:
-        case "model_type" | "dict_type":
-            return "Input should be an object"
-        case "too_short" | "too_long":
-            return "Input should be an object with one key"
-    return fault["msg"]
-
-
-def _place(fault: ErrorDetails, document: object) -> str:
-    """`model_config_list[0].config.nireq`, without what pydantic adds for the arms of unions."""
-    text = ""
-    here: Any = document
-    *parents, last = fault["loc"] or ("",)
-    for part in [*parents, last]:
-        inside = (isinstance(here, dict) and part in here) or (
-            isinstance(here, list) and isinstance(part, int) and part < len(here)
-        )
-        if inside:
-            here = here[part]
-        elif not (fault["type"] == "missing" and part is last):
-            continue
-        text += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return text.lstrip(".") or "the file"
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 from kfs.metrics.registry import Metrics
 from kfs.metrics.servables import GraphMetrics
-from kfs.repository.catalog import GRAPH, Catalog, Entry
+from kfs.repository.catalog import GRAPH, Catalog
 from kfs.servables.graph import Graph, GraphError
 from kfs.settings import GraphSettings
-
-_log = logging.getLogger("kfs.repository")
 
 
 def digest(path: Path) -> bytes:
@@ -49,9 +46,8 @@ class Graphs:
         self._settings = settings
         for name in gone:
             self._made_of.pop(name, None)
-            for entry in self._catalog.snapshot.get(name, Entry()).versions.values():
-                if entry.is_available:
-                    entry.retire()
+            for entry in self._catalog.available(name).values():
+                entry.retire()
         return gone + self.refresh()
 
     def refresh(self) -> list[str]:
@@ -72,8 +68,7 @@ class Graphs:
         try:
             graph = Graph.load(name, settings.path, self._catalog, metrics)
         except GraphError as error:
-            if self._catalog.set_error(name, str(error)):
-                _log.error("%s", error)
+            self._catalog.set_error(name, str(error))
             self._catalog.fail(name, entry, str(error))
             return
         self._catalog.publish(name, entry, graph)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kfs.metrics.registry import Metrics
 from kfs.metrics.servables import RequestMetrics
-from kfs.repository.catalog import PIPELINE, Catalog, Entry, VersionEntry
+from kfs.repository.catalog import PIPELINE, Catalog, Entry
 from kfs.servables.pipeline import (
     Library,
     LibrarySpec,
@@ -47,7 +47,7 @@ class Pipelines:
         self._specs = specs
         for name in gone:
             self._made_of.pop(name, None)
-            for entry in self._entries(name):
+            for entry in self._catalog.available(name).values():
                 entry.retire()
         return gone + self.refresh()
 
@@ -97,14 +97,9 @@ class Pipelines:
         try:
             pipeline = Pipeline.load(spec, self._catalog, self._by_name)
         except PipelineError as error:
-            if self._catalog.set_error(spec.name, str(error)):
-                _log.error("%s", error)
+            self._catalog.set_error(spec.name, str(error))
             self._catalog.fail(spec.name, entry, str(error))
             return
         pipeline.metrics = metrics
         self._catalog.publish(spec.name, entry, pipeline)
         self._catalog.set_error(spec.name, None)
-
-    def _entries(self, name: str) -> list[VersionEntry]:
-        versions = self._catalog.snapshot.get(name, Entry()).versions.values()
-        return [entry for entry in versions if entry.is_available]

@@ -116,4 +116,4 @@ def _contents(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise TlsError(f"{path}: {error.strerror}") from None
+        raise TlsError(f"cannot read {path} for TLS: {error.strerror}") from None

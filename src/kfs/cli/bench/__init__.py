@@ -59,7 +59,7 @@ _NEW_FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 _SAVED = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.command()
+@click.command(short_help="Measure how fast a server answers.")
 @click.argument("name", required=False)
 @click.option("--shape", "shape_options", multiple=True, metavar="INPUT:SIZE,...",
               help="The shape to send, as in image:1,3,224,224; INPUT:DATATYPE:SIZE,... where the "
@@ -74,7 +74,7 @@ _SAVED = click.Path(exists=True, dir_okay=False, path_type=Path)
               show_default=True, help="Seconds of each measurement.")  # fmt: skip
 @click.option("--warmup", "warm_up_s", type=click.FloatRange(0, 3600), default=1.0,
               show_default=True, help="Seconds of calls before it.")  # fmt: skip
-@click.option("--version", default="", help="The version; the default one otherwise.")
+@click.option("--version", metavar="N", default="", help="The version; the default one otherwise.")
 @click.option("--json", "json_path", type=_NEW_FILE, callback=_check_folder, metavar="FILE",
               help="Save the results.")  # fmt: skip
 @click.option("--plot", "plot_path", type=_NEW_FILE, callback=_check_picture,
