@@ -102,7 +102,8 @@ class ServerSettings:
         key_path: its private key.
         client_ca_path: who signs certificates of clients, which then must have one.
         n_workers: server processes on the port.
-        grpc_max_threads: handler threads, so calls in progress at a time; 0 for the default.
+        grpc_max_threads: calls that run at a time, without those that take long, as they mostly
+            wait; 0 for the default.
         max_streams: streams open at a time, each with a thread of its own.
         grpc_channel_arguments: options handed to gRPC as they are.
         drain_s: seconds that running calls get to finish on shutdown.

@@ -35,3 +35,9 @@ NOTES = """
             (self.folder / "finalized").touch()
             raise RuntimeError("this is only logged")
 """
+
+#: A module that NOTES imports. A process has it once, whatever folder it was first found in.
+BESIDE = """
+    def double(text):
+        return text + text
+"""

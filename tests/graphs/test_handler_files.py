@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from graphs.graph_site import Talk, add_graph, ask, ends, one, python, request, status_of
-from graphs.handlers import INCREMENT, NOTES
+from graphs.handlers import BESIDE, INCREMENT, NOTES
 from site_of_models import Site, refusal
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
@@ -61,8 +61,7 @@ def test_handlers_that_cannot_be_loaded(tmp_path: Path, name: str) -> None:
 
 def test_a_handler_is_finalized_when_its_graph_goes(tmp_path: Path) -> None:
     site = Site(tmp_path)
-    beside = "    def double(text):\n        return text"
-    folder = add_graph(site, "notes", one("notes"), notes=NOTES, beside=beside)
+    folder = add_graph(site, "notes", one("notes"), notes=NOTES, beside=BESIDE)
     stub = site.start()
     try:
         talk = Talk(stub)

@@ -26,7 +26,7 @@ from graphs.graph_site import (
     tensors,
     time_of,
 )
-from graphs.handlers import INCREMENT, NOTES
+from graphs.handlers import BESIDE, INCREMENT, NOTES
 from site_of_models import Site, refusal
 from wire import Stub, infer_request
 
@@ -149,8 +149,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     add_graph(site, "exit", one("exit"), exit=EXIT)
     inputs, outputs = ["OVMS_PY_TENSOR:b", "OVMS_PY_TENSOR_A:a"], ["OVMS_PY_TENSOR:out"]
     notes = python("notes", ["Z:b", "A:a"], ["OUT:out"])
-    beside = "    def double(text):\n        return text + text"
-    add_graph(site, "notes", ends(inputs, outputs) + notes, notes=NOTES, beside=beside)
+    add_graph(site, "notes", ends(inputs, outputs) + notes, notes=NOTES, beside=BESIDE)
     add_graph(site, "generate", looped("generate"), generate=GENERATE)
     add_graph(site, "returns_in_a_loop", looped("increment"), increment=INCREMENT)
     add_graph(site, "forever", looped("forever"), forever=FOREVER)

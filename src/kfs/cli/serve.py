@@ -207,7 +207,7 @@ def _choose_metrics(
 @click.option("--max_streams", metavar="N", type=click.IntRange(1), default=1000,
               show_default=True, help="Streams open at a time; more are refused.")  # fmt: skip
 @click.option("--grpc_max_threads", metavar="N", type=click.IntRange(0), default=0,
-              help="Calls in progress at a time; 0 for 8 per core, at least 64.")  # fmt: skip
+              help="Calls that run at a time; 0 for 8 per core, at least 64.")  # fmt: skip
 @click.option("--kept_memory_mib", metavar="N", type=click.IntRange(0, 2047), default=256,
               show_default=True,
               help="Freed memory to keep for the next messages; 0 leaves it to glibc.")  # fmt: skip
