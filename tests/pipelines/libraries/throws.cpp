@@ -1,5 +1,6 @@
 /* Throws where the parameter `from` says; else it copies [1,10] to [1,10]. */
 
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
