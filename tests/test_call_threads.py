@@ -98,6 +98,24 @@ def test_short_calls_run_on_as_many_threads_as_there_are_to_be(
     assert len(set(results(futures))) == 3
 
 
+def test_threads_that_stuck_calls_left_idle_do_not_run_more_than_there_are_to_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = CallThreads(2, 50, "test")
+    before, after = Gate(), Gate()
+    stuck = [pool.submit(before.wait) for _ in range(20)]
+    wait_until(lambda: before.n_inside == 20)
+    before.open()
+    results(stuck)
+    assert pool.wait(30) == 0
+    monkeypatch.setattr(threads, "_LONG_S", 60.0)
+    futures = [pool.submit(after.wait) for _ in range(20)]
+    wait_until(lambda: after.n_inside == 2)
+    after.open()
+    results(futures)
+    assert after.most_inside == 2
+
+
 def test_the_thread_that_was_idle_last_is_the_next(gate: Gate) -> None:
     pool = CallThreads(3, 3, "test")
     results_of_all = [pool.submit(gate.wait) for _ in range(3)]

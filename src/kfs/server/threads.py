@@ -86,28 +86,29 @@ class CallThreads(ThreadPoolExecutor):
                 future.set_result(result)
 
         with self._lock:
-            if self._idle:
-                self._begin(self._idle.pop(), task)
-            elif len(self._busy) >= self._n_threads or not self._begin_thread(task):
+            if self._room() <= 0 or not self._begin(task):
                 self._queue.append(task)
                 self._watch()
         return future
 
     # All below, but for `_run`, is called with the lock held.
 
-    def _begin(self, worker: _Worker, task: _Task) -> None:
+    def _begin(self, task: _Task) -> bool:
+        """Begin on an idle thread or a new one; whether there was one to be had."""
+        if self._idle:
+            worker = self._idle.pop()
+        else:
+            worker = _Worker()
+            if not self._start(self._run, worker):
+                return False
+        self._hand_over(worker, task)
+        return True
+
+    def _hand_over(self, worker: _Worker, task: _Task) -> None:
         worker.task = task
         worker.began = time.monotonic()
         self._busy.add(worker)
         worker.wake.release()
-
-    def _begin_thread(self, task: _Task) -> bool:
-        """Begin on a new thread; whether the system has one."""
-        worker = _Worker()
-        if self._start(self._run, worker):
-            self._begin(worker, task)
-            return True
-        return False
 
     def _start(self, target: Callable[..., None], *args: object) -> bool:
         # A daemon: one that is stuck does not keep the process from ending.
@@ -137,7 +138,7 @@ class CallThreads(ThreadPoolExecutor):
                 if not self._queue:
                     self._idle.append(worker)
                 elif self._room() > 0:
-                    self._begin(worker, self._queue.popleft())
+                    self._hand_over(worker, self._queue.popleft())
                 else:
                     return
 
@@ -160,7 +161,7 @@ class CallThreads(ThreadPoolExecutor):
             time.sleep(_LONG_S)
             with self._lock:
                 for _ in range(min(self._room(), len(self._queue))):
-                    if not self._begin_thread(self._queue[0]):
+                    if not self._begin(self._queue[0]):
                         break
                     self._queue.popleft()
                 if not self._queue:
