@@ -129,15 +129,17 @@ def test_the_thread_that_was_idle_last_is_the_next(gate: Gate) -> None:
     assert len(used) == 1
 
 
-def test_threads_without_work_end(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_beyond_those_that_run_at_a_time_end_without_work(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(threads, "_IDLE_S", 0.01)
     pool = CallThreads(4, 20, "idlers")
     futures = [pool.submit(gate.wait) for _ in range(20)]
     wait_until(lambda: gate.n_inside == 20)
     gate.open()
     results(futures)
-    wait_until(lambda: not [t for t in threading.enumerate() if t.name == "idlers"])
-    assert pool.submit(str, 1).result(timeout=30) == "1", "new ones are made"
+    wait_until(lambda: len([t for t in threading.enumerate() if t.name == "idlers"]) == 4)
+    assert pool.submit(str, 1).result(timeout=30) == "1"
 
 
 def test_an_idle_thread_keeps_nothing_of_a_call_alive() -> None:

@@ -21,7 +21,7 @@ _Task = Callable[[], None]
 _LONG_S = 0.05
 # How often to look whether calls have ended, when the server does.
 _LOOK_S = 0.005
-# A thread that had nothing to do for so long ends.
+# A thread that had nothing to do for so long ends, if there are more than run at a time.
 _IDLE_S = 10.0
 
 # For questions about the server and its models; more of them wait for their messages.
@@ -124,10 +124,11 @@ class CallThreads(ThreadPoolExecutor):
         while True:
             if not worker.wake.acquire(timeout=_IDLE_S):
                 with self._lock:
-                    if worker in self._idle:
+                    n_workers = len(self._idle) + len(self._busy)
+                    if n_workers > self._n_threads and worker in self._idle:
                         self._idle.remove(worker)
                         return
-                continue  # a task has just come
+                continue
             task = worker.task
             worker.task = None  # an idle thread keeps nothing of a call alive
             assert task is not None
