@@ -10,7 +10,7 @@ import psutil
 import pytest
 from conftest import catalog_of
 from openvino import opset13 as op
-from wire import infer_request
+from wire import Sink, infer_request
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.errors import ServingError
@@ -132,16 +132,6 @@ def test_calls_on_one_slot_get_their_own_values(handler: InferHandler) -> None:
 
 
 def test_in_a_stream_too(handler: InferHandler) -> None:
-    class Sink:
-        def __init__(self) -> None:
-            self.sent: list[bytes] = []
-
-        def send(self, message: bytes) -> None:
-            self.sent.append(message)
-
-        def fail(self, error: Exception) -> None:
-            raise error
-
     sink = Sink()
     request = infer_request("same", "input", shape=SHAPE, raw=values(8).tobytes())
     handler.stream([request.SerializeToString()] * 2, CallContext, sink)

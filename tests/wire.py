@@ -39,6 +39,19 @@ class Stub:
         return self._stream(iter(requests), timeout=30)
 
 
+class Sink:
+    """Keeps what a stream answers, where there is no transport."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def send(self, message: bytes) -> None:
+        self.sent.append(message)
+
+    def fail(self, error: Exception) -> None:
+        raise error
+
+
 def infer_request(
     model: str,
     name: str = "b",

@@ -15,7 +15,7 @@ import pytest
 from conftest import catalog_of
 from openvino import opset13 as op
 from pipelines.pipes import custom, entry, load, model, refused
-from wire import infer_request
+from wire import Sink, infer_request
 
 from kfs import errors
 from kfs._fast.wire import read_request
@@ -175,16 +175,6 @@ def test_an_answer_stays_what_it_is(gathering: Pipeline) -> None:
 
 
 def test_in_a_stream_too(gathering: Pipeline) -> None:
-    class Sink:
-        def __init__(self) -> None:
-            self.sent: list[bytes] = []
-
-        def send(self, message: bytes) -> None:
-            self.sent.append(message)
-
-        def fail(self, error: Exception) -> None:
-            raise error
-
     x = shards()
     request = infer_request("p", "x", shape=x.shape, raw=x.tobytes())
     wrong = infer_request("p", "x", shape=(1, 2), raw=bytes(8))

@@ -67,11 +67,13 @@ class Slot:
             wrappers = [self._bring(index, tensor) for index, tensor in enumerate(inputs)]
         except Exception as error:
             raise ServingError(errors.DESERIALIZATION_ERROR, words_of(error)) from error
-        own = {index: request.get_output_tensor(index) for index in places} if places else {}
+        own = {index: request.get_output_tensor(index) for index in places}
         try:
             for index, array in places.items():
                 request.set_output_tensor(index, ov.Tensor(array, shared_memory=True))
             return self._run()
+        except ServingError:
+            raise
         except Exception as error:
             raise ServingError(errors.INFERENCE_ERROR, words_of(error)) from error
         finally:
@@ -110,11 +112,14 @@ class Slot:
         return tuple(self._request.infer(share_outputs=True).values())
 
     def _output(self, index: int) -> Tensor:
-        tensor = self._request.get_output_tensor(index)
-        if tensor.element_type == ov.Type.string:
-            return _read_strings(tensor)
-        array: Array = tensor.data
-        return array
+        try:
+            tensor = self._request.get_output_tensor(index)
+            if tensor.element_type == ov.Type.string:
+                return _read_strings(tensor)
+            array: Array = tensor.data
+            return array
+        except Exception as error:
+            raise ServingError(errors.SERIALIZATION_ERROR, words_of(error)) from error
 
 
 def check_strings() -> None:
