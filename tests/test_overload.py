@@ -122,11 +122,11 @@ def test_a_stream_is_told_in_band_and_goes_on(serve_one: ServeOne) -> None:
         assert not list(answers)
 
 
-def test_calls_that_wait_for_a_thread_are_bounded_too(serve_one: ServeOne) -> None:
+def test_all_calls_together_are_bounded_too(serve_one: ServeOne) -> None:
     with serve_one(max_waiting=3, grpc_max_threads=1, max_streams=1) as (server, stub):
         with slot_taken(server) as model:
             calls = [stub.ModelInfer.future(REQUEST, timeout=60) for _ in range(40)]
-            wait_until(lambda: n_waiting(model) == 1 and sum(c.done() for c in calls) >= 30)
+            wait_until(lambda: n_waiting(model) == 3 and sum(c.done() for c in calls) == 37)
             refused = [call for call in calls if call.done()]
             assert {status(call)[0] for call in refused} == {"RESOURCE_EXHAUSTED"}
         assert all(call.exception(timeout=60) is None for call in calls if call not in refused)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -31,6 +33,8 @@ from site_of_models import ask as ask_model
 from wire import Stub
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
+from kfs.metrics.families import FAMILIES
+from kfs.settings import ModelSettings
 
 MIB = 1 << 20
 N_KILLED = 1000
@@ -208,6 +212,34 @@ def test_handlers_that_do_not_return_stall_nobody_else(
         assert call.code() is grpc.StatusCode.INVALID_ARGUMENT  # nothing was sent
     while Stuck.reached.acquire(blocking=False):
         pass
+
+
+def test_more_calls_of_one_graph_than_may_be_under_way_are_refused(tmp_path: Path) -> None:
+    Stuck.released.clear()
+    site = Site(tmp_path)
+    add_graph(site, "stuck", one("stuck"), stuck=STUCK)
+    add_graph(site, "add_one", ends(["in"], ["out"]) + node("AddOne", ["in"], ["out"]))
+    few = ModelSettings("", "", max_waiting_calls=10)
+    stub = site.start(defaults=few, grpc_max_threads=4, metrics=frozenset(FAMILIES), rest_port=0)
+    calls = [stub.ModelInfer.future(request("stuck", **{"in": [1.0]})) for _ in range(30)]  # type: ignore[attr-defined]
+    try:
+        wait_until(lambda: sum(call.done() for call in calls) == 30 - 12)
+        refused = [call for call in calls if call.done()]
+        assert {(call.code().name, call.details()) for call in refused} <= {
+            ("RESOURCE_EXHAUSTED", "Too many calls - Expected: at most 12 of stuck under way"),
+            ("RESOURCE_EXHAUSTED", "Too many calls - Expected: at most 14 under way"),
+        }
+        assert ask(stub, request("add_one", **{"in": [1.0]})) == {"out": [2.0]}
+        assert site.server is not None
+        found = re.search(
+            rb'kfs_refused_requests_total{name="stuck",version="1"} (\d+)',
+            site.server.metrics.expose(),
+        )
+        assert found is not None
+        assert 0 < int(found[1]) <= len(refused)
+    finally:
+        Stuck.released.set()
+        site.stop()
 
 
 def test_idle_streams_take_a_thread_each_and_little_memory(stub: Stub) -> None:

@@ -22,7 +22,7 @@ from kfs.server.health import Health
 from kfs.server.infer import InferHandler
 from kfs.server.side_port import SidePort
 from kfs.server.tls import TlsError
-from kfs.server.transport import ListenError, listen, make_server
+from kfs.server.transport import ListenError, listen, make_server, max_calls_of_each
 from kfs.settings import ServerSettings
 
 _log = logging.getLogger("kfs.serving")
@@ -63,6 +63,7 @@ class Server:
             settings.config_path,
             lambda name, serving: self._health.set_servable(name, serving=serving),
             self.metrics,
+            max_calls_of_each(settings),
         )
         self._side_port = SidePort(
             self._is_to_get_traffic, self.metrics.expose if self.metrics.is_enabled else None
@@ -88,7 +89,7 @@ class Server:
                 )
         except (ListenError, TlsError) as error:
             raise StartError(str(error)) from None
-        self._transport.server.start()
+        self._transport.start()
         _log.info("Started gRPC server on port %d", self.port)
         if self.rest_port is not None:
             _log.info("Started HTTP server on port %d", self.rest_port)

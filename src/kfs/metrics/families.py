@@ -66,7 +66,7 @@ FAMILIES = {
         Family("kfs_waiting_requests", "gauge", _SERVABLE,
                "Number of requests that wait for an infer request."),
         Family("kfs_refused_requests_total", "counter", _SERVABLE,
-               "Number of requests refused because too many waited."),
+               "Number of requests refused because there were too many already."),
         Family("kfs_config_last_reload_successful", "gauge", (),
                "Whether the last look at the configuration found one that can be used."),
     )

@@ -12,6 +12,8 @@ _KSERVE = {"api": "KServe", "interface": "gRPC"}
 _INFER = ("ModelInfer", "ModelInferStream")
 _ASK = ("ModelMetadata", "ModelReady")
 
+_REFUSED = "kfs_refused_requests_total"
+
 _NONE = Metrics()
 
 
@@ -33,6 +35,9 @@ class ServableMetrics:
 
     def observe_request(self, begin: float) -> None:
         """Count how long a successful inference request took that began at `begin`."""
+
+    def refuse(self) -> None:
+        """Count a request that is refused because there are too many already."""
 
 
 class RequestMetrics(ServableMetrics):
@@ -57,12 +62,16 @@ class RequestMetrics(ServableMetrics):
         self._request_time = metrics.series(
             "ovms_request_time_us", interface="gRPC", name=name, version=str(version)
         )
+        self._refused = metrics.series(_REFUSED, name=name, version=str(version))
 
     def count(self, method: str, *, failed: bool = False) -> None:
         self._requests[failed][method].inc()
 
     def observe_request(self, begin: float) -> None:
         self._request_time.observe(elapsed_us(begin))
+
+    def refuse(self) -> None:
+        self._refused.inc()
 
 
 class ModelMetrics(RequestMetrics):
@@ -78,7 +87,6 @@ class ModelMetrics(RequestMetrics):
         self.slots = metrics.series("ovms_infer_req_queue_size", **labels)
         self.active = metrics.series("ovms_infer_req_active", **labels)
         self.waiting = metrics.series("kfs_waiting_requests", **labels)
-        self.refused = metrics.series("kfs_refused_requests_total", **labels)
 
 
 class GraphMetrics(ServableMetrics):
@@ -97,11 +105,15 @@ class GraphMetrics(ServableMetrics):
         )  # fmt: skip
         self.accepted, self.rejected = accepted, rejected
         self.responses, self.errors = responses, errors
+        self._refused = metrics.series(_REFUSED, name=name, version="1")
         self._current = metrics.series("ovms_current_graphs", name=name)
         self._processing_time = {
             method: metrics.series("ovms_graph_processing_time_us", method=method, name=name)
             for method in _INFER
         }
+
+    def refuse(self) -> None:
+        self._refused.inc()
 
     @contextmanager
     def in_process(self, method: str) -> Iterator[None]:

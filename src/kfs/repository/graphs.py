@@ -29,9 +29,10 @@ class Graphs:
     them. An open stream goes on with the graph it began with.
     """
 
-    def __init__(self, catalog: Catalog, metrics: Metrics) -> None:
+    def __init__(self, catalog: Catalog, metrics: Metrics, max_calls: int | None) -> None:
         self._catalog = catalog
         self._metrics = metrics
+        self._max_calls = max_calls
         self._settings: Mapping[str, GraphSettings] = {}
         #: What each graph was made of: its settings, and what its file held.
         self._made_of: dict[str, tuple[GraphSettings, bytes]] = {}
@@ -71,5 +72,6 @@ class Graphs:
             self._catalog.set_error(name, str(error))
             self._catalog.fail(name, entry, str(error))
             return
+        graph.max_calls = self._max_calls
         self._catalog.publish(name, entry, graph)
         self._catalog.set_error(name, None)

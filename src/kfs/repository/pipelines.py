@@ -24,9 +24,10 @@ _log = logging.getLogger("kfs.repository")
 class Pipelines:
     """Keeps the pipelines of a catalog true to their specs and to the models they use."""
 
-    def __init__(self, catalog: Catalog, metrics: Metrics) -> None:
+    def __init__(self, catalog: Catalog, metrics: Metrics, max_calls: int | None) -> None:
         self._catalog = catalog
         self._metrics = metrics
+        self._max_calls = max_calls
         self._specs: Mapping[str, PipelineSpec] = {}
         self._libraries: dict[LibrarySpec, Library] = {}
         #: What opening each gave.
@@ -101,5 +102,6 @@ class Pipelines:
             self._catalog.fail(spec.name, entry, str(error))
             return
         pipeline.metrics = metrics
+        pipeline.max_calls = self._max_calls
         self._catalog.publish(spec.name, entry, pipeline)
         self._catalog.set_error(spec.name, None)

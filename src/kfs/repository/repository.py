@@ -37,6 +37,8 @@ class Repository:
         config_path: the file that `read` reads, watched for changes; None when there is none.
         on_change: told when a servable begins or ceases to be available.
         metrics: where everything is counted; None for nowhere.
+        max_calls: how many calls of a pipeline or a graph may be under way, streams aside; None
+            for any number.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Repository:
         config_path: Path | None,
         on_change: OnChange,
         metrics: Metrics | None = None,
+        max_calls: int | None = None,
     ) -> None:
         self._metrics = metrics or Metrics()
         self._reload_successful = self._metrics.series("kfs_config_last_reload_successful")
@@ -55,8 +58,8 @@ class Repository:
         self._on_change = on_change
         self._stopping = threading.Event()
         self._models = Models(catalog, self._metrics, self._stopping.is_set)
-        self._pipelines = Pipelines(catalog, self._metrics)
-        self._graphs = Graphs(catalog, self._metrics)
+        self._pipelines = Pipelines(catalog, self._metrics, max_calls)
+        self._graphs = Graphs(catalog, self._metrics, max_calls)
         self._wanted = Wanted()
         self._digest = b""
         #: The default version that was told of each name; None for none.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -26,8 +28,20 @@ _log = logging.getLogger("kfs.server")
 _STREAM = infer_method(stream=True)
 
 
+# A call that takes longer tells, so that others do not wait for it: the more cores there are that
+# could do something else meanwhile, the sooner.
+_LONG_S = max(1e-3 / max((os.cpu_count() or 1) - 1, 1), 0.2e-3)
+
+
+_counting = threading.Lock()
+
+
 def _always() -> bool:
     return True
+
+
+def _nothing() -> None:
+    pass
 
 
 class CallContext:
@@ -39,14 +53,20 @@ class CallContext:
     Args:
         is_active: False once the client has cancelled or gone.
         deadline: `time.monotonic` seconds at which the call expires; None for never.
+        expect_long: to be called when the call is about to wait or compute for long, so that its
+            thread is not waited for.
     """
 
-    __slots__ = ("_is_active", "_releases", "deadline")
+    __slots__ = ("_is_active", "_releases", "deadline", "expect_long")
 
     def __init__(
-        self, is_active: Callable[[], bool] = _always, deadline: float | None = None
+        self,
+        is_active: Callable[[], bool] = _always,
+        deadline: float | None = None,
+        expect_long: Callable[[], None] = _nothing,
     ) -> None:
         self._is_active = is_active
+        self.expect_long = expect_long
         self.deadline = deadline
         self._releases: list[Callable[[], None]] = []
 
@@ -58,7 +78,7 @@ class CallContext:
 
     def part(self) -> CallContext:
         """A context for a part of this call: the same client and deadline, an end of its own."""
-        return CallContext(self._is_active, self.deadline)
+        return CallContext(self._is_active, self.deadline, self.expect_long)
 
     def check(self) -> None:
         """Raise when the answer is no longer wanted, so that no work starts for it.
@@ -121,6 +141,11 @@ class Servable(ABC):
     metrics: ServableMetrics = ServableMetrics()
     is_auto: bool = False
     straight_outputs: Collection[str] = ()
+    #: How many calls may be under way, streams aside; None for any number.
+    max_calls: int | None = None
+    #: How long a request takes, about; at most `4 * _LONG_S`.
+    _usual_s: float = 0.0
+    _n_calls: int = 0
 
     def respond(self, request: Request, call: CallContext, *, stream: bool = False) -> bytes:
         """A serialized ModelInferResponse to one request, or the ModelStreamInferResponse with it.
@@ -129,14 +154,35 @@ class Servable(ABC):
             ServingError: whatever is wrong with the request or went wrong with the inference.
         """
         begin = time.perf_counter()
+        if self._usual_s > _LONG_S:
+            call.expect_long()
         try:
+            if self.max_calls is not None and not stream:
+                self._enter(call, self.max_calls)
             answer = self._answer(request, call, stream=stream)
         except BaseException:
             self.metrics.count(infer_method(stream=stream), failed=True)
             raise
         self.metrics.count(infer_method(stream=stream))
         self.metrics.observe_request(begin)
+        # One that took very long, of many that do not, says little about the next.
+        taken_s = min(time.perf_counter() - begin, 4 * _LONG_S)
+        self._usual_s += (taken_s - self._usual_s) / 8
         return answer
+
+    def _enter(self, call: CallContext, max_calls: int) -> None:
+        """Be one of the calls that are under way, until `call` is closed."""
+        with _counting:
+            if self._n_calls >= max_calls:
+                self.metrics.refuse()
+                expected = f"Expected: at most {max_calls} of {self.name} under way"
+                raise ServingError(errors.TOO_MANY_CALLS, expected)
+            self._n_calls += 1
+        call.on_close(self._leave)
+
+    def _leave(self) -> None:
+        with _counting:
+            self._n_calls -= 1
 
     def _answer(self, request: Request, call: CallContext, *, stream: bool) -> bytes:
         tensors = self.bind(request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import grpc
 
@@ -27,7 +27,7 @@ class GrpcStatus(NamedTuple):
     details: str
 
 
-def status_of(error: Exception) -> GrpcStatus:
+def status_of(error: BaseException) -> GrpcStatus:
     """The status that `error` stands for.
 
     What is no ServingError is our own fault: logged with its traceback, and INTERNAL.
@@ -36,12 +36,6 @@ def status_of(error: Exception) -> GrpcStatus:
         return GrpcStatus(GRPC_CODES[error.status.code], clip(str(error)))
     _log.error("Unexpected error", exc_info=error)
     return GrpcStatus(grpc.StatusCode.INTERNAL, errors.INTERNAL_ERROR.text)
-
-
-def abort(context: grpc.ServicerContext, error: Exception) -> NoReturn:
-    """End the call with the status that `error` stands for."""
-    context.abort(*status_of(error))
-    raise AssertionError("unreachable")
 
 
 def clip(details: str) -> str:

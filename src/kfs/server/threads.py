@@ -26,7 +26,7 @@ _IDLE_S = 10.0
 
 # For questions about the server and its models; more of them wait for their messages.
 _N_CONTROL_THREADS = 8
-_MAX_CONTROL_THREADS = 512
+MAX_CONTROL_THREADS = 512
 
 
 class _Worker:
@@ -171,11 +171,12 @@ class CallThreads(ThreadPoolExecutor):
 
 
 @cache
-def _control_threads() -> CallThreads:
-    return CallThreads(_N_CONTROL_THREADS, _MAX_CONTROL_THREADS, "control")
+def control_threads() -> CallThreads:
+    """Threads that no inference takes."""
+    return CallThreads(_N_CONTROL_THREADS, MAX_CONTROL_THREADS, "control")
 
 
 def on_control_threads(method: _Method) -> _Method:
     """Let grpcio run a function on threads that no inference takes, so that it always answers."""
-    method.experimental_thread_pool = _control_threads()  # type: ignore[attr-defined]
+    method.experimental_thread_pool = control_threads()  # type: ignore[attr-defined]
     return method

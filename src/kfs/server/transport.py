@@ -22,9 +22,15 @@ from kfs.servables.base import CallContext
 from kfs.server.control import ControlHandler
 from kfs.server.health import Health
 from kfs.server.infer import InferHandler
-from kfs.server.status import abort, status_of
-from kfs.server.threads import CallThreads, on_control_threads
+from kfs.server.status import status_of
+from kfs.server.threads import (
+    MAX_CONTROL_THREADS,
+    CallThreads,
+    control_threads,
+    on_control_threads,
+)
 from kfs.server.tls import TlsFiles, server_credentials
+from kfs.server.unary import Answer, UnaryCalls
 from kfs.settings import MAX_MESSAGE_NBYTES, ServerSettings
 
 Handler = Any  # grpc.RpcMethodHandler, which takes type arguments in its stub alone
@@ -40,13 +46,23 @@ _END_S = 1.0
 # Threads for streams beyond the allowed number, which have to be told so.
 _N_REFUSERS = 4
 
+# Threads for clients that ask what is served and may take their time.
+_N_REFLECTORS = 64
+
 
 @dataclass(frozen=True)
 class Transport:
-    """grpcio's server, and the threads that its calls run on."""
+    """grpcio's server, its unary calls, and the threads that calls run on."""
 
     server: grpc.Server
+    unary_calls: tuple[UnaryCalls, ...]
     threads: tuple[CallThreads, ...]
+
+    def start(self) -> None:
+        """Take calls, on every address that has been bound."""
+        self.server.start()
+        for calls in self.unary_calls:
+            calls.start()
 
     def stop(self, grace_s: float) -> int:
         """Take no new call, let the running ones finish, close the port.
@@ -57,29 +73,45 @@ class Transport:
         Returns:
             How many calls are stuck, in a handler for instance, and hold their threads.
         """
+        for calls in self.unary_calls:
+            calls.stop()
         self.server.stop(grace_s).wait()
+        for calls in self.unary_calls:
+            calls.close()
         return sum(threads.wait(_END_S) for threads in self.threads)
+
+
+def max_calls_of_each(settings: ServerSettings) -> int:
+    """How many calls of one pipeline or graph may be under way, which leaves some to others."""
+    return settings.defaults.max_waiting_calls + (_n_threads(settings) + 1) // 2
+
+
+def _n_threads(settings: ServerSettings) -> int:
+    return settings.grpc_max_threads or _DEFAULT_MAX_THREADS
 
 
 def make_server(
     settings: ServerSettings, infer: InferHandler, control: ControlHandler, health: Health
 ) -> Transport:
     """A server with every service registered, not yet bound to an address."""
-    n_threads = settings.grpc_max_threads or _DEFAULT_MAX_THREADS
+    n_threads = _n_threads(settings)
     n_calls = n_threads + settings.defaults.max_waiting_calls
     n_streams = settings.max_streams + _N_REFUSERS
-    threads = CallThreads(n_threads, n_calls, "call")
+    threads = CallThreads(n_threads, n_calls + 1, "call")  # one waits for calls
     stream_threads = CallThreads(n_streams, n_streams, "stream")
+    reflection_threads = CallThreads(_N_REFLECTORS, _N_REFLECTORS, "reflection")
     server = grpc.server(
-        threads,
+        reflection_threads,  # all others have their own
         options=_options(settings),
-        # What waits for a thread is bounded as well as what waits for an inference.
-        maximum_concurrent_rpcs=n_calls + n_streams,
+        # What waits for a thread is bounded, too.
+        maximum_concurrent_rpcs=n_streams + MAX_CONTROL_THREADS,
     )
-    handlers = {
-        **_infer_methods(infer, settings.max_streams, stream_threads),
-        **_control_methods(control),
-    }
+    unary_calls = (
+        UnaryCalls(server, {f"/{SERVICE}/ModelInfer": infer.infer}, threads, n_calls),
+        # Questions are answered, however many inferences are under way.
+        UnaryCalls(server, _control_methods(control), control_threads(), MAX_CONTROL_THREADS - 1),
+    )
+    handlers = {"ModelStreamInfer": _stream_method(infer, settings.max_streams, stream_threads)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     # Registered methods spare the lookup among generic handlers at every call.
     server.add_registered_method_handlers(SERVICE, handlers)
@@ -87,7 +119,7 @@ def make_server(
     services = (SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)
     reflection.enable_server_reflection(services, server, pool=_reflection_pool())
     server.add_generic_rpc_handlers((_UnknownMethods(),))  # asked last
-    return Transport(server, (threads, stream_threads))
+    return Transport(server, unary_calls, (threads, stream_threads, reflection_threads))
 
 
 class _UnknownMethods(grpc.GenericRpcHandler):
@@ -212,17 +244,9 @@ class _Sink:
         self._send(None)
 
 
-def _infer_methods(
-    handler: InferHandler, max_streams: int, stream_threads: CallThreads
-) -> dict[str, Handler]:
+def _stream_method(handler: InferHandler, max_streams: int, stream_threads: CallThreads) -> Handler:
     """Raw bytes in and out: gRPC is not told how to parse, the handler reads by itself."""
     slots = threading.BoundedSemaphore(max_streams)
-
-    def infer(data: bytes, context: grpc.ServicerContext) -> bytes:
-        try:
-            return handler.infer(data, _call_context(context))
-        except Exception as error:
-            abort(context, error)
 
     def stream(
         messages: Iterator[bytes],
@@ -247,33 +271,28 @@ def _infer_methods(
     # that have threads of their own: streams, idle for hours, take none from other calls.
     stream.experimental_non_blocking = True  # type: ignore[attr-defined]
     stream.experimental_thread_pool = stream_threads  # type: ignore[attr-defined]
-    return {
-        "ModelInfer": grpc.unary_unary_rpc_method_handler(infer),
-        "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(stream),
+    return grpc.stream_stream_rpc_method_handler(stream)
+
+
+def _control_methods(handler: ControlHandler) -> dict[str, Answer]:
+    methods: dict[str, tuple[Callable[[Any], Message], type[Message]]] = {
+        "ServerLive": (handler.server_live, pb.ServerLiveRequest),
+        "ServerReady": (handler.server_ready, pb.ServerReadyRequest),
+        "ServerMetadata": (handler.server_metadata, pb.ServerMetadataRequest),
+        "ModelReady": (handler.model_ready, pb.ModelReadyRequest),
+        "ModelMetadata": (handler.model_metadata, pb.ModelMetadataRequest),
+        "RepositoryIndex": (handler.repository_index, pb.RepositoryIndexRequest),
     }
+    return {f"/{SERVICE}/{name}": _on_bytes(*method) for name, method in methods.items()}
 
 
-def _control_methods(handler: ControlHandler) -> dict[str, Handler]:
-    return {
-        "ServerLive": _unary(handler.server_live, pb.ServerLiveRequest),
-        "ServerReady": _unary(handler.server_ready, pb.ServerReadyRequest),
-        "ServerMetadata": _unary(handler.server_metadata, pb.ServerMetadataRequest),
-        "ModelReady": _unary(handler.model_ready, pb.ModelReadyRequest),
-        "ModelMetadata": _unary(handler.model_metadata, pb.ModelMetadataRequest),
-        "RepositoryIndex": _unary(handler.repository_index, pb.RepositoryIndexRequest),
-    }
-
-
-def _unary(answer: Callable[[Any], Message], kind: type[Message]) -> Handler:
+def _on_bytes(answer: Callable[[Any], Message], kind: type[Message]) -> Answer:
     """A method on messages, parsed inside the handler so that a malformed one gets its status."""
 
-    def method(data: bytes, context: grpc.ServicerContext) -> bytes:
-        try:
-            return answer(_parse(data, kind)).SerializeToString()
-        except Exception as error:
-            abort(context, error)
+    def method(data: bytes, call: CallContext) -> bytes:
+        return answer(_parse(data, kind)).SerializeToString()
 
-    return grpc.unary_unary_rpc_method_handler(on_control_threads(method))
+    return method
 
 
 def _parse(data: bytes, kind: type[Message]) -> Message:

@@ -208,7 +208,7 @@ class Slots:
     def _queue(self, call: CallContext) -> Slot:
         with self._counting:
             if self._n_waiting >= self._max_waiting:
-                self._metrics.refused.inc()
+                self._metrics.refuse()
                 raise ServingError(
                     errors.TOO_MANY_WAITING,
                     f"Expected: at most {self._max_waiting} for one of {self.count} infer requests",
@@ -223,6 +223,7 @@ class Slots:
                 self._n_waiting -= 1
 
     def _wait(self, call: CallContext) -> Slot:
+        call.expect_long()
         while True:
             call.check()
             timeout_s = _LOOK_S

@@ -1,0 +1,193 @@
+"""Unary calls on a completion queue of their own.
+
+grpcio's own server hands a unary call from the thread that learns of it to one of a pool, back
+for its message, and to the pool again, which takes longer than a small inference. Here the message
+is asked for at once, and the thread that gets it answers. This is done with grpcio's inner
+classes, those that its own server is made of; pyproject.toml admits the versions they are known in.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import grpc
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
+
+from kfs import errors
+from kfs.errors import ServingError
+from kfs.servables.base import CallContext
+from kfs.server.status import GrpcStatus, status_of
+from kfs.server.threads import CallThreads
+from kfs.server.turns import Turn, Turns
+
+_NO_FLAGS = 0
+
+# How often to look whether the server has stopped.
+_POLL_S = 0.5
+
+_OK = GrpcStatus(grpc.StatusCode.OK, "")
+_NO_MESSAGE = GrpcStatus(grpc.StatusCode.UNIMPLEMENTED, "A call needs exactly one message")
+
+_Event = Any  # what a completion queue tells: cygrpc.BaseEvent
+#: What to do at an event; it is the tag of the operation that the event is about.
+_Action = Callable[[_Event, Turn], None]
+
+#: From a message to its answer; whatever it raises becomes a status.
+Answer = Callable[[bytes, CallContext], bytes]
+
+
+class UnaryCalls:
+    """The calls of some methods: takes them, bounds them, has them answered.
+
+    Args:
+        server: one that has not been started and does not have the methods.
+        methods: by their full names, "/package.Service/Method".
+        threads: what the calls are answered on; one more than `max_calls`, if all are to go on.
+        max_calls: how many may be under way; others are refused with RESOURCE_EXHAUSTED.
+    """
+
+    def __init__(
+        self,
+        server: grpc.Server,
+        methods: Mapping[str, Answer],
+        threads: CallThreads,
+        max_calls: int,
+    ) -> None:
+        self._methods = methods
+        self._max_calls = max_calls
+        self._server = server._cy_server  # type: ignore[attr-defined]
+        self._queue = cygrpc.CompletionQueue()
+        self._server.register_completion_queue(self._queue)
+        for method in methods:
+            self._server.register_method(method)
+        self._turns = Turns(threads, self._step)
+        # Those that have the turn change these, one after another.
+        self._n_calls = 0
+        self._n_awaited = 0
+        # No call may be waited for once the server has been told to stop.
+        self._lock = threading.Lock()
+        self._is_stopping = False
+        self._has_stopped = False
+
+    def start(self) -> None:
+        """Take calls; the server has been started."""
+        for method in self._methods:
+            self._await_call(method)
+        self._turns.start()
+
+    def stop(self) -> None:
+        """Take no new call; those under way go on. The server is about to be stopped."""
+        with self._lock:
+            self._is_stopping = True
+
+    def close(self) -> None:
+        """Wait no more for calls under way. The server has stopped."""
+        self._has_stopped = True
+
+    def _end_call(self) -> None:
+        self._n_calls -= 1
+
+    def _step(self, turn: Turn) -> bool:
+        event = self._queue.poll(time.time() + _POLL_S)
+        if event.completion_type != cygrpc.CompletionType.queue_timeout:
+            event.tag(event, turn)
+        elif self._has_stopped:
+            return False
+        return not self._is_stopping or self._n_awaited > 0 or self._n_calls > 0
+
+    def _await_call(self, method: str) -> None:
+        with self._lock:
+            if not self._is_stopping:
+                self._n_awaited += 1
+                self._server.request_registered_call(
+                    self._queue, self._queue, method, partial(self._begin_call, method)
+                )
+
+    def _begin_call(self, method: str, event: _Event, turn: Turn) -> None:
+        self._n_awaited -= 1
+        if not event.success:  # the server is stopping
+            return
+        self._n_calls += 1
+        call = _Call(event, self._methods[method], self._end_call)
+        if self._n_calls <= self._max_calls:
+            call.begin()
+        else:
+            expected = f"Expected: at most {self._max_calls} under way"
+            call.refuse(ServingError(errors.TOO_MANY_CALLS, expected))
+        self._await_call(method)
+
+
+class _Call:
+    """One call, from its arrival until nothing more is to be heard of it.
+
+    All that happens to it but the answering happens in someone's turn, one after another.
+    """
+
+    __slots__ = ("_answer", "_call", "_deadline", "_end", "_is_cancelled", "_n_due")
+
+    def __init__(self, event: _Event, answer: Answer, end: Callable[[], None]) -> None:
+        self._answer = answer
+        self._end = end
+        self._call = event.call
+        self._deadline: float = event.call_details.deadline  # by `time.time`
+        self._is_cancelled = False
+        #: Events that are still to come: of the call's end, of the message, of the answer.
+        self._n_due = 3
+        self._start([cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS)], self._note_end)
+
+    def begin(self) -> None:
+        self._start([cygrpc.ReceiveMessageOperation(_NO_FLAGS)], self._receive)
+
+    def refuse(self, error: ServingError) -> None:
+        self._count_event()  # no message will be asked for
+        self._send(None, status_of(error))
+
+    def is_active(self) -> bool:
+        return not self._is_cancelled
+
+    def _start(self, operations: list[Any], action: _Action) -> None:
+        self._call.start_server_batch(operations, action)
+
+    def _count_event(self) -> None:
+        self._n_due -= 1
+        if not self._n_due:
+            self._end()
+
+    def _note_end(self, event: _Event, turn: Turn) -> None:
+        """The client has got its answer, or has gone."""
+        self._is_cancelled = event.batch_operations[0].cancelled()
+        self._count_event()
+
+    def _receive(self, event: _Event, turn: Turn) -> None:
+        self._count_event()
+        data = event.batch_operations[0].message()
+        if data is None:
+            # The client sent none, or one of more bytes than are allowed; then gRPC has told it.
+            self._send(None, _NO_MESSAGE)
+        else:
+            turn.do(lambda: self._respond(data, turn))
+
+    def _respond(self, data: bytes, turn: Turn) -> None:
+        deadline = time.monotonic() + max(self._deadline - time.time(), 0.0)
+        context = CallContext(self.is_active, deadline, turn.pass_on)
+        try:
+            answer = self._answer(data, context)
+        except BaseException as error:  # SystemExit, for instance, of a node in Python
+            self._send(None, status_of(error))
+        else:
+            self._send(answer, _OK)
+
+    def _send(self, answer: bytes | None, status: GrpcStatus) -> None:
+        operations = [cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS)]
+        if answer is not None:
+            operations.append(cygrpc.SendMessageOperation(answer, _NO_FLAGS))
+        code, details = status.code.value[0], status.details.encode(errors="replace")
+        operations.append(cygrpc.SendStatusFromServerOperation(None, code, details, _NO_FLAGS))
+        self._start(operations, self._note_sent)
+
+    def _note_sent(self, event: _Event, turn: Turn) -> None:
+        self._count_event()

@@ -1,0 +1,235 @@
+"""Unary calls on a completion queue of their own, seen by grpcio's client."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import grpc
+import pytest
+from conftest import wait_until
+
+from kfs import errors
+from kfs.errors import ServingError
+from kfs.servables.base import CallContext
+from kfs.server.threads import CallThreads
+from kfs.server.unary import Answer, UnaryCalls
+
+METHOD = "/test.Test/Do"
+MAX_CALLS = 5
+MAX_MESSAGE_NBYTES = 1000
+
+
+class Peer:
+    """A server with one method, and its client."""
+
+    def __init__(self) -> None:
+        self.answer: Answer = lambda data, call: data
+        self.threads = CallThreads(2, MAX_CALLS + 1, "call")
+        options = [("grpc.max_receive_message_length", MAX_MESSAGE_NBYTES)]
+        self.server = grpc.server(CallThreads(1, 1, "other"), options=options)
+        self.calls = UnaryCalls(
+            self.server, {METHOD: lambda *call: self.answer(*call)}, self.threads, MAX_CALLS
+        )
+        port = self.server.add_insecure_port("127.0.0.1:0")
+        self.server.start()
+        self.calls.start()
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+        self.call = self.channel.unary_unary(METHOD)
+
+    def ask(self, data: bytes = b"?") -> bytes:
+        answer: bytes = self.call(data, timeout=30)
+        return answer
+
+    def stop(self, grace_s: float, wait_s: float = 10) -> int:
+        """How many calls are stuck."""
+        self.calls.stop()
+        self.server.stop(grace_s).wait()
+        self.calls.close()
+        return self.threads.wait(wait_s)
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    peer = Peer()
+    yield peer
+    peer.channel.close()
+    assert peer.stop(10) == 0
+    assert peer.calls._n_calls == 0, "every call is told to its end"
+
+
+def status(call: grpc.Future) -> tuple[str, str]:
+    error = call.exception(timeout=30)
+    assert error is not None
+    return error.code().name, error.details()
+
+
+def raising(error: BaseException) -> Answer:
+    def answer(data: bytes, call: CallContext) -> bytes:
+        raise error
+
+    return answer
+
+
+def test_bytes_are_answered_with_bytes(peer: Peer) -> None:
+    for n_bytes in (0, 1, 900):
+        assert peer.ask(bytes(n_bytes)) == bytes(n_bytes)
+
+
+def test_one_after_another_is_answered_on_one_thread(peer: Peer) -> None:
+    idents = set()
+
+    def answer(data: bytes, call: CallContext) -> bytes:
+        idents.add(threading.get_ident())
+        return data
+
+    peer.answer = answer
+    for _ in range(20):
+        peer.ask()
+    # But for some millisecond in which the machine did something else.
+    assert len(idents) <= 3
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ServingError(errors.CANCELLED), ("CANCELLED", errors.CANCELLED.text)),
+        (ValueError("ours"), ("INTERNAL", errors.INTERNAL_ERROR.text)),
+        (SystemExit(3), ("INTERNAL", errors.INTERNAL_ERROR.text)),
+    ],
+)
+def test_what_is_raised_becomes_a_status(
+    peer: Peer, error: BaseException, expected: tuple[str, str]
+) -> None:
+    peer.answer = raising(error)
+    assert status(peer.call.future(b"?", timeout=30)) == expected
+    peer.answer = lambda data, call: b"on"
+    assert peer.ask() == b"on"
+
+
+def test_details_that_no_message_can_carry_are_told_as_far_as_possible(peer: Peer) -> None:
+    peer.answer = raising(ServingError(errors.MODEL_NAME_MISSING, "\ud800"))
+    code, details = status(peer.call.future(b"?", timeout=30))
+    assert (code, details) == ("NOT_FOUND", f"{errors.MODEL_NAME_MISSING.text} - ?")
+
+
+def test_the_deadline_is_known_and_so_is_the_end_of_a_call(peer: Peer) -> None:
+    seen = []
+    cancelled = threading.Event()
+
+    def answer(data: bytes, call: CallContext) -> bytes:
+        assert call.deadline is not None
+        seen.append(call.deadline - time.monotonic())
+        call.check()
+        call.expect_long()
+        with pytest.raises(ServingError, match="cancelled"):
+            wait_until(lambda: call.check())
+        cancelled.set()
+        return data
+
+    peer.answer = answer
+    call = peer.call.future(b"?", timeout=20)
+    wait_until(lambda: bool(seen))
+    call.cancel()
+    assert cancelled.wait(30)
+    assert 10 < seen[0] <= 20
+
+
+def test_calls_that_block_keep_nobody_waiting(peer: Peer) -> None:
+    gate = threading.Event()
+
+    def answer(data: bytes, call: CallContext) -> bytes:
+        if data == b"block":
+            gate.wait(30)
+        return data
+
+    peer.answer = answer
+    blocked = [peer.call.future(b"block", timeout=30) for _ in range(MAX_CALLS - 1)]
+    for _ in range(20):
+        assert peer.ask() == b"?"
+    gate.set()
+    assert [call.result(timeout=30) for call in blocked] == [b"block"] * len(blocked)
+
+
+def test_more_calls_than_may_be_under_way_are_refused(peer: Peer) -> None:
+    gate = threading.Event()
+
+    def answer(data: bytes, call: CallContext) -> bytes:
+        gate.wait(30)
+        return data
+
+    peer.answer = answer
+    calls = [peer.call.future(b"?", timeout=30) for _ in range(20)]
+    wait_until(lambda: sum(call.done() for call in calls) == 20 - MAX_CALLS)
+    refused = [call for call in calls if call.done()]
+    assert {status(call) for call in refused} == {
+        ("RESOURCE_EXHAUSTED", f"Too many calls - Expected: at most {MAX_CALLS} under way")
+    }
+    gate.set()
+    for call in calls:
+        assert call in refused or call.result(timeout=30) == b"?"
+    assert peer.ask() == b"?"
+
+
+def test_calls_whose_message_does_not_come_take_no_thread(peer: Peer) -> None:
+    gate = threading.Event()
+
+    def no_message() -> Iterator[bytes]:
+        gate.wait(30)
+        yield from ()
+
+    half_open = peer.channel.stream_unary(METHOD)
+    calls = [half_open.future(no_message(), timeout=30) for _ in range(MAX_CALLS - 1)]
+    wait_until(lambda: peer.calls._n_calls == len(calls))
+    assert peer.ask() == b"?"
+    assert len(peer.threads._busy) == 1, "that which waits for calls"
+    gate.set()
+    for call in calls:
+        assert status(call) == ("UNIMPLEMENTED", "A call needs exactly one message")
+
+
+def test_a_message_of_too_many_bytes_is_refused(peer: Peer) -> None:
+    assert status(peer.call.future(bytes(2000), timeout=30))[0] == "RESOURCE_EXHAUSTED"
+    assert peer.ask() == b"?"
+
+
+def test_a_call_under_way_is_finished_when_the_server_stops() -> None:
+    peer = Peer()
+    began, gate = threading.Event(), threading.Event()
+
+    def answer(data: bytes, call: CallContext) -> bytes:
+        began.set()
+        gate.wait(30)
+        return data
+
+    peer.answer = answer
+    call = peer.call.future(b"?", timeout=30)
+    assert began.wait(30)
+    peer.calls.stop()
+    stopped = peer.server.stop(30)
+    gate.set()
+    assert call.result(timeout=30) == b"?"
+    stopped.wait()
+    peer.calls.close()
+    assert peer.threads.wait(10) == 0
+    peer.channel.close()
+
+
+def test_a_call_that_is_stuck_is_counted_when_the_server_stops() -> None:
+    peer = Peer()
+    began, gate = threading.Event(), threading.Event()
+
+    def answer(data: bytes, call: CallContext) -> bytes:
+        began.set()
+        gate.wait(60)
+        return data
+
+    peer.answer = answer
+    call = peer.call.future(b"?", timeout=30)
+    assert began.wait(30)
+    assert peer.stop(0, wait_s=1) == 1
+    assert status(call)[0] in ("UNAVAILABLE", "CANCELLED")
+    gate.set()  # its answer goes nowhere
+    wait_until(lambda: not peer.threads._busy)
+    peer.channel.close()
