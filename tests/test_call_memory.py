@@ -111,7 +111,7 @@ def holders(id: str) -> list[object]:
 def is_slot_taken(server: Server) -> bool:
     servable = server.catalog.find("slow", "").servable
     assert isinstance(servable, Model)
-    return servable._program.slots._idle.empty()
+    return not servable._program.slots._idle
 
 
 @pytest.fixture

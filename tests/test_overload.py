@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from wire import SERVICE, Stub, infer_request
 from kfs.cli.app import Server
 from kfs.repository.catalog import available_servable
 from kfs.servables.base import CallContext
-from kfs.servables.model import Model
+from kfs.servables.model import Model, slots
 from kfs.settings import ModelSettings, ServerSettings
 
 ONES = np.ones((1, 10), np.float32)
@@ -56,7 +57,7 @@ def slot_taken(server: Server) -> Iterator[Model]:
 
 
 def n_waiting(model: Model) -> int:
-    return model._program.slots._n_waiting
+    return model._program.slots.n_waiting
 
 
 def status(call: grpc.Future) -> tuple[str, str]:
@@ -98,6 +99,28 @@ def test_a_call_that_expires_or_is_cancelled_leaves_its_place_to_others(
         waits = stub.ModelInfer.future(REQUEST, timeout=60)
         wait_until(lambda: n_waiting(model) == 1)
         waits.cancel()
+
+
+def test_who_came_first_is_served_first_however_long_it_takes(
+    serve_one: ServeOne, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "_LOOK_S", 0.01)  # each looks after its client many times
+    order: list[int] = []
+
+    def take(model: Model, number: int) -> None:
+        with CallContext() as call:
+            model._program.slots.take(call)
+            order.append(number)
+
+    with (
+        ThreadPoolExecutor(20) as pool,
+        serve_one(max_waiting=20) as (server, _),
+        slot_taken(server) as model,
+    ):
+        for number in range(20):
+            pool.submit(take, model, number)
+            wait_until(lambda number=number: n_waiting(model) == number + 1)  # type: ignore[misc]
+    assert order == list(range(20))
 
 
 def test_where_none_may_wait_a_free_slot_is_still_taken(serve_one: ServeOne) -> None:

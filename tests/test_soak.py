@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,15 @@ def held() -> tuple[int, int, int]:
     return process.memory_info().rss, process.num_threads(), process.num_fds()
 
 
+def thread_names() -> Counter[str]:
+    """Whose the threads are: those of gRPC and OpenVINO have names of their own."""
+    names: Counter[str] = Counter()
+    for file in Path("/proc/self/task").glob("*/comm"):
+        with suppress(OSError):  # it has ended
+            names[file.read_text().strip()] += 1
+    return names + Counter(thread.name for thread in threading.enumerate())
+
+
 @pytest.mark.timeout(DURATION_S + 120)
 def test_everything_at_once(site: Site) -> None:
     stub = site.start()
@@ -265,6 +275,7 @@ def test_everything_at_once(site: Site) -> None:
             if time.monotonic() > told + 60:
                 told = time.monotonic()
                 print(f"{end - told:.0f} s to go, {number} reloads, held: {held()}", flush=True)
+                print(dict(thread_names()), flush=True)
             if before is None and time.monotonic() > warm:
                 before = held()
         after = held()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import cache
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -163,6 +163,17 @@ def _read_strings(tensor: ov.Tensor) -> StringTensor:
     return StringTensor(strings, shape)
 
 
+class _Waiter:
+    """A call that waits for a slot."""
+
+    __slots__ = ("slot", "woken")
+
+    def __init__(self) -> None:
+        self.slot: Slot | None = None
+        self.woken = threading.Lock()  # released once there is a slot
+        self.woken.acquire()
+
+
 class Slots:
     """The pool; waiting calls are served first come, first served.
 
@@ -178,11 +189,14 @@ class Slots:
         self.count = count
         self._metrics = metrics
         self._max_waiting = max_waiting
-        self._n_waiting = 0
-        self._counting = threading.Lock()
-        self._idle: SimpleQueue[Slot] = SimpleQueue()
-        for _ in range(count):
-            self._idle.put(Slot(compiled.create_infer_request(), alias=alias))
+        # While a call waits, no slot is idle: who gives one back hands it to the first that waits.
+        self._lock = threading.Lock()
+        self._waiters: deque[_Waiter] = deque()
+        self._idle = [Slot(compiled.create_infer_request(), alias=alias) for _ in range(count)]
+
+    @property
+    def n_waiting(self) -> int:
+        return len(self._waiters)
 
     def take(self, call: CallContext) -> Slot:
         """A slot of the call's own until the call is closed.
@@ -192,9 +206,9 @@ class Slots:
                 while waiting.
         """
         begin = time.perf_counter()
-        try:
-            slot = self._idle.get_nowait()
-        except Empty:
+        with self._lock:
+            slot = self._idle.pop() if self._idle else None
+        if slot is None:
             slot = self._queue(call)
         call.on_close(lambda: self._give_back(slot))
         self._metrics.wait_time.observe(elapsed_us(begin))
@@ -203,33 +217,53 @@ class Slots:
 
     def _give_back(self, slot: Slot) -> None:
         self._metrics.active.dec()
-        self._idle.put(slot)
+        self._pass_on(slot)
+
+    def _pass_on(self, slot: Slot) -> None:
+        with self._lock:
+            if not self._waiters:
+                self._idle.append(slot)
+                return
+            waiter = self._waiters.popleft()
+            waiter.slot = slot
+        waiter.woken.release()
 
     def _queue(self, call: CallContext) -> Slot:
-        with self._counting:
-            if self._n_waiting >= self._max_waiting:
+        waiter = _Waiter()
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+            if len(self._waiters) >= self._max_waiting:
                 self._metrics.refuse()
                 raise ServingError(
                     errors.TOO_MANY_WAITING,
                     f"Expected: at most {self._max_waiting} for one of {self.count} infer requests",
                 )
-            self._n_waiting += 1
+            self._waiters.append(waiter)
         self._metrics.waiting.inc()
         try:
-            return self._wait(call)
+            return self._wait(waiter, call)
         finally:
             self._metrics.waiting.dec()
-            with self._counting:
-                self._n_waiting -= 1
 
-    def _wait(self, call: CallContext) -> Slot:
+    def _wait(self, waiter: _Waiter, call: CallContext) -> Slot:
         call.expect_long()
-        while True:
-            call.check()
-            timeout_s = _LOOK_S
-            if call.deadline is not None:
-                timeout_s = min(timeout_s, max(call.deadline - time.monotonic(), 0.0))
-            try:
-                return self._idle.get(timeout=timeout_s)
-            except Empty:
-                continue
+        try:
+            while True:
+                call.check()
+                timeout_s = _LOOK_S
+                if call.deadline is not None:
+                    timeout_s = min(timeout_s, max(call.deadline - time.monotonic(), 0.0))
+                if waiter.woken.acquire(timeout=timeout_s):
+                    assert waiter.slot is not None
+                    return waiter.slot
+        except BaseException:
+            self._leave(waiter)
+            raise
+
+    def _leave(self, waiter: _Waiter) -> None:
+        with self._lock:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+        if waiter.slot is not None:  # it came too late
+            self._pass_on(waiter.slot)
