@@ -377,6 +377,14 @@ def test_a_picture_without_matplotlib_is_refused_before_the_measurement(url: str
     assert done.stderr.startswith("Error: a picture needs matplotlib: pip install matplotlib")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def interruptible() -> Iterator[None]:
+    """A process that began with SIGINT ignored, as under nohup, hands that on to its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @contextmanager
 def measuring() -> Iterator[tuple[subprocess.Popen[str], Foreign]]:
     """The command at a long measurement with two clients."""
