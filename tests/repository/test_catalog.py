@@ -1,4 +1,4 @@
-"""Looking up servables while they are replaced, thousands of times a second."""
+"""Looking up servables while they are replaced, and what is remembered of those that were."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
+from kfs.errors import ServingError
+from kfs.metrics.registry import Metrics
+from kfs.metrics.servables import RequestMetrics
 from kfs.repository.catalog import Catalog
 from kfs.servables.base import CallContext, Servable
 from kfs.signature import Signature
@@ -83,3 +86,23 @@ def test_what_is_replaced_is_always_there(
             look_up(catalog)
     finally:
         writer.join()
+
+
+def test_of_versions_that_have_ended_the_last_hundred_are_remembered() -> None:
+    catalog = Catalog()
+    metrics = Metrics({"ovms_requests_success"})
+    for version in range(1, 301):
+        before = catalog.available("m")
+        counts = RequestMetrics(metrics, "m", version)
+        catalog.publish("m", catalog.begin("m", version, metrics=counts), Nothing(version))
+        for entry in before.values():
+            entry.retire()
+    with pytest.raises(ServingError, match="retired"):
+        catalog.lease("m", "299", CallContext())
+    with pytest.raises(ServingError, match="not found"):
+        catalog.lease("m", "100", CallContext())
+    assert len(catalog.snapshot["m"].versions) <= 102
+    text = metrics.expose()
+    assert b'version="299"' in text
+    assert b'version="100"' not in text
+    assert catalog.lease("m", "", CallContext()).servable.version == 300

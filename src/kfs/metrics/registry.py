@@ -92,6 +92,17 @@ class Metrics:
             return _NOT_OFFERED
         return cast(Series, found.labels(**labels) if labels else found)
 
+    def forget(self, **labels: str) -> None:
+        """Drop every series with these labels, whatever others it has.
+
+        Processes that count together keep theirs: the library has no way to drop those.
+        """
+        if SHARED_FOLDER_VARIABLE in os.environ:
+            return
+        for name, family in self._families.items():
+            if labels.keys() <= set(FAMILIES[name].labels):
+                family.remove_by_labels(labels)
+
     def expose(self) -> bytes:
         """Every series, as `CONTENT_TYPE` says."""
         return _expose(self._registry)

@@ -39,11 +39,15 @@ class ServableMetrics:
     def refuse(self) -> None:
         """Count a request that is refused because there are too many already."""
 
+    def forget(self) -> None:
+        """Offer these counts no longer."""
+
 
 class RequestMetrics(ServableMetrics):
     """Requests to a model or a pipeline."""
 
     def __init__(self, metrics: Metrics, name: str, version: int) -> None:
+        self._metrics, self._name, self._version = metrics, name, str(version)
         success, fail = (
             {
                 method: metrics.series(
@@ -72,6 +76,9 @@ class RequestMetrics(ServableMetrics):
 
     def refuse(self) -> None:
         self._refused.inc()
+
+    def forget(self) -> None:
+        self._metrics.forget(name=self._name, version=self._version)
 
 
 class ModelMetrics(RequestMetrics):

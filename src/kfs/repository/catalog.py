@@ -54,6 +54,10 @@ PIPELINE = Kind(False, 0.5, errors.PIPELINE_NOT_LOADED_YET, errors.PIPELINE_RETI
 GRAPH = Kind(False, 0.5, errors.GRAPH_NOT_LOADED_YET, errors.GRAPH_RETIRED)
 
 
+# So many versions of a name that have ended are told from those that never were.
+_MAX_ENDED = 100
+
+
 def _nothing() -> None:
     pass
 
@@ -251,8 +255,12 @@ class Catalog:
     def _put(self, name: str, entry: VersionEntry) -> None:
         with self._write:
             before = self.snapshot.get(name, Entry())
-            versions = MappingProxyType({**before.versions, entry.version: entry})
-            changed = replace(before, versions=versions)
+            versions = {**before.versions, entry.version: entry}
+            ended = [each for each in versions.values() if each.state is State.END]
+            for each in ended[:-_MAX_ENDED]:
+                del versions[each.version]
+                each.metrics.forget()
+            changed = replace(before, versions=MappingProxyType(versions))
             self.snapshot = MappingProxyType({**self.snapshot, name: changed})
 
     def set_error(self, name: str, error: str | None) -> None:

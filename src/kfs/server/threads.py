@@ -42,7 +42,7 @@ class _Worker:
 
 
 class CallThreads(ThreadPoolExecutor):
-    """Threads for calls, some of which wait: for a message, a handler, an infer request.
+    """Threads for calls, some of which wait: for a handler, an infer request, a message.
 
     Calls that have run for long do not count among those that run at a time, as they are more
     likely to wait than to compute. So short ones go on, however many others are stuck. The thread

@@ -33,9 +33,9 @@ class Turn:
         self._turns.pass_on(self)
 
     def do(self, work: Callable[[], None]) -> None:
-        """Work that ends the turn, unless it is short."""
+        """Act on an event; the turn ends meanwhile if that takes long."""
         self.began = time.monotonic()
-        self._turns.see_to_it()
+        self._turns.watch()
         try:
             work()
         finally:
@@ -71,11 +71,11 @@ class Turns:
             if turn.is_over:
                 return
             turn.is_over = True
-            self._turn = Turn(self)
-        self._threads.submit(self._take, self._turn)
+            self._turn = following = Turn(self)
+        self._threads.submit(self._take, following)
 
-    def see_to_it(self) -> None:
-        """Look after the work that has just begun."""
+    def watch(self) -> None:
+        """Let someone look how long the work takes that has just begun."""
         if not self._work_began.is_set():
             self._work_began.set()
 

@@ -112,13 +112,15 @@ class UnaryCalls:
         if not event.success:  # the server is stopping
             return
         self._n_calls += 1
-        call = _Call(event, self._methods[method], self._end_call)
-        if self._n_calls <= self._max_calls:
-            call.begin()
-        else:
-            expected = f"Expected: at most {self._max_calls} under way"
-            call.refuse(ServingError(errors.TOO_MANY_CALLS, expected))
-        self._await_call(method)
+        try:
+            call = _Call(event, self._methods[method], self._end_call)
+            if self._n_calls <= self._max_calls:
+                call.begin()
+            else:
+                expected = f"Expected: at most {self._max_calls} under way"
+                call.refuse(ServingError(errors.TOO_MANY_CALLS, expected))
+        finally:  # whatever became of this one
+            self._await_call(method)
 
 
 class _Call:
@@ -175,11 +177,9 @@ class _Call:
         deadline = time.monotonic() + max(self._deadline - time.time(), 0.0)
         context = CallContext(self.is_active, deadline, turn.pass_on)
         try:
-            answer = self._answer(data, context)
+            self._send(self._answer(data, context), _OK)
         except BaseException as error:  # SystemExit, for instance, of a node in Python
             self._send(None, status_of(error))
-        else:
-            self._send(answer, _OK)
 
     def _send(self, answer: bytes | None, status: GrpcStatus) -> None:
         operations = [cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS)]
