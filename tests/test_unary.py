@@ -44,8 +44,9 @@ class Peer:
 
     def stop(self, grace_s: float, wait_s: float = 10) -> int:
         """How many calls are stuck."""
-        self.calls.stop()
-        self.server.stop(grace_s).wait()
+        with self.calls.stopping():
+            stopped = self.server.stop(grace_s)
+        stopped.wait()
         self.calls.close()
         return self.threads.wait(wait_s)
 
@@ -206,8 +207,8 @@ def test_a_call_under_way_is_finished_when_the_server_stops() -> None:
     peer.answer = answer
     call = peer.call.future(b"?", timeout=30)
     assert began.wait(30)
-    peer.calls.stop()
-    stopped = peer.server.stop(30)
+    with peer.calls.stopping():
+        stopped = peer.server.stop(30)
     gate.set()
     assert call.result(timeout=30) == b"?"
     stopped.wait()

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -73,9 +74,11 @@ class Transport:
         Returns:
             How many calls are stuck, in a handler for instance, and hold their threads.
         """
-        for calls in self.unary_calls:
-            calls.stop()
-        self.server.stop(grace_s).wait()
+        with ExitStack() as stopping:
+            for calls in self.unary_calls:
+                stopping.enter_context(calls.stopping())
+            stopped = self.server.stop(grace_s)
+        stopped.wait()
         for calls in self.unary_calls:
             calls.close()
         return sum(threads.wait(_END_S) for threads in self.threads)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,10 @@ _NO_FLAGS = 0
 
 # How often to look whether the server has stopped.
 _POLL_S = 0.5
+
+# So many calls gRPC takes before they are looked at; those that it has not taken when the server is
+# stopped end as cancelled.
+_N_AWAITED = 128
 
 _OK = GrpcStatus(grpc.StatusCode.OK, "")
 _NO_MESSAGE = GrpcStatus(grpc.StatusCode.UNIMPLEMENTED, "A call needs exactly one message")
@@ -68,7 +73,8 @@ class UnaryCalls:
         # Those that have the turn change these, one after another.
         self._n_calls = 0
         self._n_awaited = 0
-        # No call may be waited for once the server has been told to stop.
+        # No call can be waited for once the server has been told to stop; until then, one always
+        # is: those that come meanwhile would end as cancelled.
         self._lock = threading.Lock()
         self._is_stopping = False
         self._has_stopped = False
@@ -76,12 +82,15 @@ class UnaryCalls:
     def start(self) -> None:
         """Take calls; the server has been started."""
         for method in self._methods:
-            self._await_call(method)
+            for _ in range(_N_AWAITED // len(self._methods)):
+                self._await_call(method)
         self._turns.start()
 
-    def stop(self) -> None:
-        """Take no new call; those under way go on. The server is about to be stopped."""
+    @contextmanager
+    def stopping(self) -> Iterator[None]:
+        """Within, the server is told to stop: no new call is taken, those under way go on."""
         with self._lock:
+            yield
             self._is_stopping = True
 
     def close(self) -> None:
