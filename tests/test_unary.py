@@ -13,6 +13,7 @@ from conftest import wait_until
 from kfs import errors
 from kfs.errors import ServingError
 from kfs.servables.base import CallContext
+from kfs.server import turns
 from kfs.server.threads import CallThreads
 from kfs.server.unary import Answer, UnaryCalls
 
@@ -211,6 +212,35 @@ def test_a_call_under_way_is_finished_when_the_server_stops() -> None:
         stopped = peer.server.stop(30)
     gate.set()
     assert call.result(timeout=30) == b"?"
+    stopped.wait()
+    peer.calls.close()
+    assert peer.threads.wait(10) == 0
+    peer.channel.close()
+
+
+def test_calls_that_have_come_are_answered_though_the_server_stops_before_it_looks_at_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(turns, "_LONG_S", 30)
+    peer = Peer()
+    began, gate = threading.Event(), threading.Event()
+
+    def answer(data: bytes, call: CallContext) -> bytes:
+        began.set()
+        gate.wait(30)
+        return data
+
+    peer.answer = answer
+    calls = [peer.call.future(b"?", timeout=30)]
+    assert began.wait(30)
+    calls += [peer.call.future(b"?", timeout=30) for _ in range(MAX_CALLS - 1)]
+    # Answered after the others on the same connection have come.
+    unknown = peer.channel.unary_unary("/test.Test/Unknown").future(b"?", timeout=30)
+    assert status(unknown)[0] == "UNIMPLEMENTED"
+    with peer.calls.stopping():
+        stopped = peer.server.stop(30)
+    gate.set()
+    assert [call.result(timeout=30) for call in calls] == [b"?"] * MAX_CALLS
     stopped.wait()
     peer.calls.close()
     assert peer.threads.wait(10) == 0
