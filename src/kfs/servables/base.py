@@ -28,12 +28,12 @@ _log = logging.getLogger("kfs.server")
 _STREAM = infer_method(stream=True)
 
 
-# A call that takes longer tells, so that others do not wait for it: the more cores there are that
-# could do something else meanwhile, the sooner.
+# A servable whose requests usually take longer says so, and others do not wait for its calls: the
+# sooner, the more cores there are that could do something else meanwhile.
 _LONG_S = max(1e-3 / max((os.cpu_count() or 1) - 1, 1), 0.2e-3)
 
 
-_counting = threading.Lock()
+_counting = threading.Lock()  # of calls under way, of whatever servable
 
 
 def _always() -> bool:
