@@ -45,11 +45,28 @@ class Peer:
 
     def stop(self, grace_s: float, wait_s: float = 10) -> int:
         """How many calls are stuck."""
+        return self.end(self.begin_to_stop(grace_s), wait_s)
+
+    def begin_to_stop(self, grace_s: float) -> threading.Event:
         with self.calls.stopping():
-            stopped = self.server.stop(grace_s)
+            return self.server.stop(grace_s)
+
+    def end(self, stopped: threading.Event, wait_s: float = 10) -> int:
         stopped.wait()
         self.calls.close()
         return self.threads.wait(wait_s)
+
+
+class HeldBack:
+    """An answer that does not come until it is released."""
+
+    def __init__(self) -> None:
+        self.began, self.released = threading.Event(), threading.Event()
+
+    def __call__(self, data: bytes, call: CallContext) -> bytes:
+        self.began.set()
+        self.released.wait(60)
+        return data
 
 
 @pytest.fixture
@@ -198,23 +215,13 @@ def test_a_message_of_too_many_bytes_is_refused(peer: Peer) -> None:
 
 def test_a_call_under_way_is_finished_when_the_server_stops() -> None:
     peer = Peer()
-    began, gate = threading.Event(), threading.Event()
-
-    def answer(data: bytes, call: CallContext) -> bytes:
-        began.set()
-        gate.wait(30)
-        return data
-
-    peer.answer = answer
+    peer.answer = held = HeldBack()
     call = peer.call.future(b"?", timeout=30)
-    assert began.wait(30)
-    with peer.calls.stopping():
-        stopped = peer.server.stop(30)
-    gate.set()
+    assert held.began.wait(30)
+    stopped = peer.begin_to_stop(30)
+    held.released.set()
     assert call.result(timeout=30) == b"?"
-    stopped.wait()
-    peer.calls.close()
-    assert peer.threads.wait(10) == 0
+    assert peer.end(stopped) == 0
     peer.channel.close()
 
 
@@ -223,44 +230,27 @@ def test_calls_that_have_come_are_answered_though_the_server_stops_before_it_loo
 ) -> None:
     monkeypatch.setattr(turns, "_LONG_S", 30)
     peer = Peer()
-    began, gate = threading.Event(), threading.Event()
-
-    def answer(data: bytes, call: CallContext) -> bytes:
-        began.set()
-        gate.wait(30)
-        return data
-
-    peer.answer = answer
+    peer.answer = held = HeldBack()
     calls = [peer.call.future(b"?", timeout=30)]
-    assert began.wait(30)
+    assert held.began.wait(30)
     calls += [peer.call.future(b"?", timeout=30) for _ in range(MAX_CALLS - 1)]
     # Answered after the others on the same connection have come.
     unknown = peer.channel.unary_unary("/test.Test/Unknown").future(b"?", timeout=30)
     assert status(unknown)[0] == "UNIMPLEMENTED"
-    with peer.calls.stopping():
-        stopped = peer.server.stop(30)
-    gate.set()
+    stopped = peer.begin_to_stop(30)
+    held.released.set()
     assert [call.result(timeout=30) for call in calls] == [b"?"] * MAX_CALLS
-    stopped.wait()
-    peer.calls.close()
-    assert peer.threads.wait(10) == 0
+    assert peer.end(stopped) == 0
     peer.channel.close()
 
 
 def test_a_call_that_is_stuck_is_counted_when_the_server_stops() -> None:
     peer = Peer()
-    began, gate = threading.Event(), threading.Event()
-
-    def answer(data: bytes, call: CallContext) -> bytes:
-        began.set()
-        gate.wait(60)
-        return data
-
-    peer.answer = answer
+    peer.answer = held = HeldBack()
     call = peer.call.future(b"?", timeout=30)
-    assert began.wait(30)
+    assert held.began.wait(30)
     assert peer.stop(0, wait_s=1) == 1
     assert status(call)[0] in ("UNAVAILABLE", "CANCELLED")
-    gate.set()  # its answer goes nowhere
+    held.released.set()  # its answer goes nowhere
     wait_until(lambda: not peer.threads._busy)
     peer.channel.close()

@@ -136,7 +136,6 @@ TOO_MANY_WAITING = Status(Code.RESOURCE_EXHAUSTED, "Too many calls are waiting")
 TOO_MANY_CALLS = Status(Code.RESOURCE_EXHAUSTED, "Too many calls")
 TOO_MANY_STREAMS = Status(Code.RESOURCE_EXHAUSTED, "Too many streams")
 RESPONSE_TOO_LARGE = Status(Code.RESOURCE_EXHAUSTED, "Response is too large")
-SHUTTING_DOWN = Status(Code.UNAVAILABLE, "Server is shutting down")
 
 
 class ServingError(Exception):
