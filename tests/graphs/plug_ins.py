@@ -247,6 +247,13 @@ class Stuck:
     released = threading.Event()
     never = threading.Event()
 
+    @staticmethod
+    def hold() -> None:
+        """Let whoever comes wait, and forget who came in another test."""
+        Stuck.released.clear()
+        while Stuck.reached.acquire(blocking=False):
+            pass
+
 
 class WaitForever(Calculator):
     """Waits where `Stuck` says, as a handler would."""
