@@ -40,11 +40,16 @@ class Slot:
 
     def __init__(self, request: ov.InferRequest, *, alias: bool) -> None:
         self._request = request
+        # OpenVINO's own, without its Python class around it, whose mapping of outputs takes as
+        # long as a small inference.
+        self._infer = super(ov.InferRequest, request).infer  # type: ignore[misc]
         self._alias = alias
         self._n_outputs = len(request.model_outputs)
         self._gives_strings = any(
             output.element_type == ov.Type.string for output in request.model_outputs
         )
+        #: `_infer` takes an only input and binds it at once, sooner than if that is done before.
+        self._infer_binds = len(request.model_inputs) == 1 and not self._gives_strings
         #: Memory of the slot's own that is bound, by input.
         self._bound: dict[int, Array] = {}
 
@@ -71,7 +76,7 @@ class Slot:
         try:
             for index, array in places.items():
                 request.set_output_tensor(index, ov.Tensor(array, shared_memory=True))
-            return self._run()
+            return self._run(wrappers)
         except ServingError:
             raise
         except Exception as error:
@@ -82,7 +87,7 @@ class Slot:
                 request.set_output_tensor(index, tensor)
 
     def _bring(self, index: int, tensor: Tensor) -> ov.Tensor | None:
-        """Make `tensor` the input; a wrapper that has to outlive the inference."""
+        """Make `tensor` the input; a wrapper, to be bound or bound already, for the inference."""
         if isinstance(tensor, StringTensor):
             wrapper = _string_tensor(tensor.strings, tensor.shape)
         elif self._alias and tensor.nbytes <= _MAX_COPIED_NBYTES:
@@ -91,7 +96,8 @@ class Slot:
         else:
             wrapper = ov.Tensor(tensor, shared_memory=self._alias)
         self._bound.pop(index, None)
-        self._request.set_input_tensor(index, wrapper)
+        if not self._infer_binds:
+            self._request.set_input_tensor(index, wrapper)
         return wrapper
 
     def _copy(self, index: int, tensor: Array) -> None:
@@ -102,14 +108,16 @@ class Slot:
             self._bound[index] = own
         np.copyto(own, tensor)
 
-    def _run(self) -> Sequence[Tensor]:
+    def _run(self, wrappers: Sequence[ov.Tensor | None]) -> Sequence[Tensor]:
         if self._gives_strings:
             # `infer` would copy strings, and cut them at NULs. To run on another thread costs
             # less than more than a hundred of those.
             self._request.start_async()
             self._request.wait()
             return [self._output(index) for index in range(self._n_outputs)]
-        return tuple(self._request.infer(share_outputs=True).values())
+        wrapper = wrappers[0] if self._infer_binds else None
+        inputs = {} if wrapper is None else wrapper
+        return tuple(self._infer(inputs, share_outputs=True, decode_strings=False).values())
 
     def _output(self, index: int) -> Tensor:
         try:
