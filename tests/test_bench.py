@@ -29,7 +29,7 @@ from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.cli.app import Server
 
 COMMAND = [sys.executable, "-c", "from kfs.cli import main; main()", "bench"]
-SHORT = ["--duration", "1", "--warmup", "0.1"]
+SHORT = ["--duration", "0.5", "--warmup", "0.1"]
 SHORTEST = ["--duration", "0.05", "--warmup", "0"]
 Save = Callable[..., dict[str, Any]]
 
