@@ -282,6 +282,16 @@ def test_calls_that_stay_half_open_give_back_their_threads_when_their_client_goe
             connection.wait_for_end(1)
 
 
+def test_a_client_with_more_half_open_calls_than_are_allowed_keeps_nobody_out(
+    victim: Victim,
+) -> None:
+    with Connection(victim.port) as connection:
+        for stream in range(1, 2 * 2000, 2):
+            connection.send(begin_call(stream))
+        for _ in range(20):  # each a second after one of them has come
+            wait_until(lambda: answers_again(victim))
+
+
 # Answers that nobody reads
 
 

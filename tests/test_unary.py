@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import grpc
 import pytest
@@ -13,7 +14,7 @@ from conftest import wait_until
 from kfs import errors
 from kfs.errors import ServingError
 from kfs.servables.base import CallContext
-from kfs.server import turns
+from kfs.server import turns, unary
 from kfs.server.threads import CallThreads
 from kfs.server.unary import Answer, UnaryCalls
 
@@ -191,21 +192,59 @@ def test_more_calls_than_may_be_under_way_are_refused(peer: Peer) -> None:
     assert peer.ask() == b"?"
 
 
-def test_calls_whose_message_does_not_come_take_no_thread(peer: Peer) -> None:
+@contextmanager
+def half_open(peer: Peer, number: int) -> Iterator[list[grpc.Future]]:
+    """Calls whose message does not come; in the end they are closed without one."""
     gate = threading.Event()
 
     def no_message() -> Iterator[bytes]:
         gate.wait(30)
         yield from ()
 
-    half_open = peer.channel.stream_unary(METHOD)
-    calls = [half_open.future(no_message(), timeout=30) for _ in range(MAX_CALLS - 1)]
-    wait_until(lambda: peer.calls._n_calls == len(calls))
-    assert peer.ask() == b"?"
-    assert len(peer.threads._busy) == 1, "that which waits for calls"
-    gate.set()
+    call = peer.channel.stream_unary(METHOD)
+    calls = [call.future(no_message(), timeout=30) for _ in range(number)]
+    wait_until(lambda: peer.calls._n_calls == number)
+    try:
+        yield calls
+    finally:
+        gate.set()
+
+
+def test_calls_whose_message_does_not_come_take_no_thread(peer: Peer) -> None:
+    with half_open(peer, MAX_CALLS - 1) as calls:
+        assert peer.ask() == b"?"
+        assert len(peer.threads._busy) == 1, "that which waits for calls"
     for call in calls:
         assert status(call) == ("UNIMPLEMENTED", "A call needs exactly one message")
+
+
+def test_calls_whose_message_does_not_come_make_room_for_others(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with half_open(peer, MAX_CALLS) as calls:
+        too_many = f"Too many calls - Expected: at most {MAX_CALLS} under way"
+        assert status(peer.call.future(b"?", timeout=30)) == ("RESOURCE_EXHAUSTED", too_many)
+        assert not any(call.done() for call in calls), "they have not been waited for for long"
+        monkeypatch.setattr(unary, "_PATIENCE_S", 0.0)
+        assert peer.ask() == b"?"
+        wait_until(lambda: peer.calls._n_calls < MAX_CALLS)
+        assert peer.ask() == b"?"
+        (refused,) = [call for call in calls if call.done()]
+        assert status(refused) == ("RESOURCE_EXHAUSTED", f"{too_many}, or a message sooner")
+    for call in calls:
+        assert call is refused or status(call)[0] == "UNIMPLEMENTED"
+
+
+def test_calls_whose_message_has_come_make_no_room(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unary, "_PATIENCE_S", 0.0)
+    peer.answer = held = HeldBack()
+    calls = [peer.call.future(b"?", timeout=30) for _ in range(MAX_CALLS)]
+    wait_until(lambda: len(peer.threads._busy) == MAX_CALLS + 1)
+    assert status(peer.call.future(b"?", timeout=30))[0] == "RESOURCE_EXHAUSTED"
+    held.released.set()
+    assert [call.result(timeout=30) for call in calls] == [b"?"] * MAX_CALLS
 
 
 def test_a_message_of_too_many_bytes_is_refused(peer: Peer) -> None:

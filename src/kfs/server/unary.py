@@ -30,6 +30,9 @@ _NO_FLAGS = 0
 # How often to look whether the server has stopped.
 _POLL_S = 0.5
 
+# A call whose message has not come for so long goes for another, once too many are under way.
+_PATIENCE_S = 1.0
+
 # So many calls gRPC takes before they are looked at; those that it has not taken when the server is
 # stopped end as cancelled.
 _N_AWAITED = 128
@@ -52,7 +55,8 @@ class UnaryCalls:
         server: one that has not been started and does not have the methods.
         methods: by their full names, "/package.Service/Method".
         threads: what the calls are answered on; one more than `max_calls`, if all are to go on.
-        max_calls: how many may be under way; others are refused with RESOURCE_EXHAUSTED.
+        max_calls: how many may be under way; others are refused with RESOURCE_EXHAUSTED, those
+            first that keep the server waiting for their message.
     """
 
     def __init__(
@@ -73,6 +77,8 @@ class UnaryCalls:
         # Those that have the turn change these, one after another.
         self._n_calls = 0
         self._n_awaited = 0
+        #: Those whose message has not come, in their order.
+        self._without_message: dict[_Call, None] = {}
         # No call can be waited for once the server has been told to stop; until then, one always
         # is: those that come meanwhile would end as cancelled.
         self._lock = threading.Lock()
@@ -97,7 +103,12 @@ class UnaryCalls:
         """Wait no more for calls under way. The server has stopped."""
         self._has_stopped = True
 
-    def _end_call(self) -> None:
+    def note_message(self, call: _Call) -> None:
+        """Its message has come, or will not come any more."""
+        self._without_message.pop(call, None)
+
+    def note_end(self) -> None:
+        """Nothing more will be heard of one of the calls."""
         self._n_calls -= 1
 
     def _step(self, turn: Turn) -> bool:
@@ -122,14 +133,28 @@ class UnaryCalls:
             return
         self._n_calls += 1
         try:
-            call = _Call(event, self._methods[method], self._end_call)
-            if self._n_calls <= self._max_calls:
+            call = _Call(event, self._methods[method], self)
+            if self._n_calls <= self._max_calls or self._make_room():
+                self._without_message[call] = None
                 call.begin()
             else:
                 expected = f"Expected: at most {self._max_calls} under way"
                 call.refuse(ServingError(errors.TOO_MANY_CALLS, expected))
         finally:  # whatever became of this one
             self._await_call(method)
+
+    def _make_room(self) -> bool:
+        """Refuse the call that has kept us waiting for its message longest, if that is long."""
+        # Those that are refused count until they have been told so, which some never hear.
+        if self._n_calls > 2 * self._max_calls:
+            return False
+        oldest = next(iter(self._without_message), None)
+        if oldest is None or time.monotonic() - oldest.began < _PATIENCE_S:
+            return False
+        del self._without_message[oldest]
+        expected = f"Expected: at most {self._max_calls} under way, or a message sooner"
+        oldest.refuse(ServingError(errors.TOO_MANY_CALLS, expected))
+        return True
 
 
 class _Call:
@@ -138,23 +163,30 @@ class _Call:
     All that happens to it but the answering happens in someone's turn, one after another.
     """
 
-    __slots__ = ("_answer", "_call", "_deadline", "_end", "_is_cancelled", "_n_due")
+    __slots__ = (
+        "_answer", "_call", "_calls", "_deadline", "_is_cancelled", "_is_refused", "_n_due",
+        "began",
+    )  # fmt: skip
 
-    def __init__(self, event: _Event, answer: Answer, end: Callable[[], None]) -> None:
+    def __init__(self, event: _Event, answer: Answer, calls: UnaryCalls) -> None:
         self._answer = answer
-        self._end = end
+        self._calls = calls
         self._call = event.call
         self._deadline: float = event.call_details.deadline  # by `time.time`
+        self.began = time.monotonic()
         self._is_cancelled = False
-        #: Events that are still to come: of the call's end, of the message, of the answer.
-        self._n_due = 3
+        self._is_refused = False
+        #: Events that are still to come: of the call's end, of the answer, of the message if any.
+        self._n_due = 2
         self._start([cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS)], self._note_end)
 
     def begin(self) -> None:
+        self._n_due += 1
         self._start([cygrpc.ReceiveMessageOperation(_NO_FLAGS)], self._receive)
 
     def refuse(self, error: ServingError) -> None:
-        self._count_event()  # no message will be asked for
+        """Answer without the message, which has not been asked for or has not come."""
+        self._is_refused = True
         self._send(None, status_of(error))
 
     def is_active(self) -> bool:
@@ -166,7 +198,7 @@ class _Call:
     def _count_event(self) -> None:
         self._n_due -= 1
         if not self._n_due:
-            self._end()
+            self._calls.note_end()
 
     def _note_end(self, event: _Event, turn: Turn) -> None:
         """The client has got its answer, or has gone."""
@@ -174,8 +206,11 @@ class _Call:
         self._count_event()
 
     def _receive(self, event: _Event, turn: Turn) -> None:
+        self._calls.note_message(self)
         self._count_event()
         data = event.batch_operations[0].message()
+        if self._is_refused:
+            return
         if data is None:
             # The client sent none, or one of more bytes than are allowed; then gRPC has told it.
             self._send(None, _NO_MESSAGE)
