@@ -213,7 +213,7 @@ def half_open(peer: Peer, number: int) -> Iterator[list[grpc.Future]]:
 def test_calls_whose_message_does_not_come_take_no_thread(peer: Peer) -> None:
     with half_open(peer, MAX_CALLS - 1) as calls:
         assert peer.ask() == b"?"
-        assert len(peer.threads._busy) == 1, "that which waits for calls"
+        wait_until(lambda: len(peer.threads._busy) == 1)  # that which waits for calls
     for call in calls:
         assert status(call) == ("UNIMPLEMENTED", "A call needs exactly one message")
 
