@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -76,6 +77,30 @@ def test_who_asks_for_the_end_again_and_again_gets_the_same_end(
         while server.process.poll() is None:
             server.process.terminate()
         assert server.process.returncode == 0
+
+
+#: The main thread is interrupted by no signal: a thread of no other use takes them.
+NEVER_INTERRUPTED = """
+import signal, threading
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+from kfs.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(("workers", "logger"), [(1, "serving"), (2, "workers")])
+def test_a_signal_that_interrupts_nothing_is_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, logger: str
+) -> None:
+    """As one that comes just before the main thread begins to wait for it."""
+    monkeypatch.setattr("server_process.KFS_FAST", [sys.executable, "-c", NEVER_INTERRUPTED])
+    with server_process(
+        tmp_path / "log", workers=workers, file_system_poll_wait_seconds=0
+    ) as server:
+        wait_until(lambda: server.has_said(f"[kfs.{logger}][INFO] Ready"))
+        server.process.terminate()
+        assert server.process.wait(60) == 0
 
 
 STUCK_GRAPH = """

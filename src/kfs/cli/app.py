@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import threading
-from queue import SimpleQueue
+from multiprocessing.connection import wait
 from types import TracebackType
 
+from kfs.cli.signals import told_to_stop
 from kfs.errors import ModelLoadError
 from kfs.metrics.registry import Metrics
 from kfs.repository.catalog import Catalog
@@ -26,8 +26,6 @@ from kfs.server.transport import ListenError, listen, make_server, max_calls_of_
 from kfs.settings import ServerSettings
 
 _log = logging.getLogger("kfs.serving")
-
-END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StartError(Exception):
@@ -187,37 +185,27 @@ def metric_names(settings: ServerSettings) -> frozenset[str]:
     return named or settings.metrics
 
 
-def ignore_end_signals() -> None:
-    """Take them once: one that comes while the interpreter ends would kill the process."""
-    for number in END_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-
-
 def run(settings: ServerSettings) -> int:
     """Serve until SIGTERM or SIGINT; the exit code: 0 after draining, 1 when it cannot start."""
-    told_to_stop: SimpleQueue[None] = SimpleQueue()  # an event's lock may be held by who is told
     server = None
 
-    def stop_soon(*_: object) -> None:
-        ignore_end_signals()
-        told_to_stop.put(None)
+    def stop_loading() -> None:
         if server is not None:
             server.repository.stop()
 
-    for number in END_SIGNALS:
-        signal.signal(number, stop_soon)
-    try:
-        server = Server(settings)
-        server.start()
-        server.load()
-    except (StartError, ModelLoadError, ConfigError) as error:
-        print(f"kfs-fast: {error}", file=sys.stderr)
-        if server is not None:
-            server.stop(0)
-        return 1
-    told_to_stop.get()
-    _log.info("Stopping: running calls get %g s to finish", settings.drain_s)
-    n_stuck = server.stop()
+    with told_to_stop(stop_loading) as heard:
+        try:
+            server = Server(settings)
+            server.start()
+            server.load()
+        except (StartError, ModelLoadError, ConfigError) as error:
+            print(f"kfs-fast: {error}", file=sys.stderr)
+            if server is not None:
+                server.stop(0)
+            return 1
+        wait([heard])
+        _log.info("Stopping: running calls get %g s to finish", settings.drain_s)
+        n_stuck = server.stop()
     _log.info("Stopped")
     leave_stuck(n_stuck)
     return 0
