@@ -9,7 +9,7 @@ import threading
 from multiprocessing.connection import wait
 from types import TracebackType
 
-from kfs.cli.signals import told_to_stop
+from kfs.cli.signals import end_signals
 from kfs.errors import ModelLoadError
 from kfs.metrics.registry import Metrics
 from kfs.repository.catalog import Catalog
@@ -193,7 +193,7 @@ def run(settings: ServerSettings) -> int:
         if server is not None:
             server.repository.stop()
 
-    with told_to_stop(stop_loading) as heard:
+    with end_signals(stop_loading) as end:
         try:
             server = Server(settings)
             server.start()
@@ -203,7 +203,8 @@ def run(settings: ServerSettings) -> int:
             if server is not None:
                 server.stop(0)
             return 1
-        wait([heard])
+        while not end.has_come():
+            wait([end.news])
         _log.info("Stopping: running calls get %g s to finish", settings.drain_s)
         n_stuck = server.stop()
     _log.info("Stopped")

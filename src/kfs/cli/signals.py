@@ -5,18 +5,39 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 _END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+_MANY = 4096
 
 
 def _nothing() -> None:
     pass
 
 
+class End:
+    """Whether SIGTERM or SIGINT has come.
+
+    Attributes:
+        news: can be read once any signal has come, also one that a library has a handler for.
+    """
+
+    def __init__(self, news: socket.socket) -> None:
+        self.news = news
+        self._has_come = False
+
+    def has_come(self) -> bool:
+        """Whether it is time to end; reads the news."""
+        with suppress(BlockingIOError):
+            came = self.news.recv(_MANY)
+            self._has_come |= any(number in came for number in _END_SIGNALS)
+        return self._has_come
+
+
 @contextmanager
-def told_to_stop(on_signal: Callable[[], None] = _nothing) -> Iterator[socket.socket]:
-    """Something can be read from it once SIGTERM or SIGINT has come.
+def end_signals(on_signal: Callable[[], None] = _nothing) -> Iterator[End]:
+    """Listen for SIGTERM and SIGINT.
 
     Both are taken once: one that comes while the interpreter ends would kill the process.
 
@@ -32,12 +53,13 @@ def told_to_stop(on_signal: Callable[[], None] = _nothing) -> Iterator[socket.so
     with heard, tell:
         # What is called in Python waits for the main thread, which a signal that comes just before
         # it begins to wait does not wake. So the interpreter's own handler tells.
+        heard.setblocking(False)
         tell.setblocking(False)
         signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
         try:
             for number in _END_SIGNALS:
                 signal.signal(number, take)
-            yield heard
+            yield End(heard)
         finally:
             _ignore_end_signals()
             signal.set_wakeup_fd(-1)

@@ -24,7 +24,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from kfs.cli.app import Server, StartError, leave_stuck, metric_names
-from kfs.cli.signals import told_to_stop
+from kfs.cli.signals import End, end_signals
 from kfs.errors import ModelLoadError
 from kfs.metrics.registry import SHARED_FOLDER_VARIABLE, expose_shared, forget_process
 from kfs.repository.schema import ConfigError
@@ -68,7 +68,7 @@ def run_workers(settings: ServerSettings, set_up: Callable[[], None]) -> int:
                 stack.callback(side_port.stop)
                 _log.info("Started HTTP server on port %d", rest_port)
             _log.info("Starting %d workers on port %d", settings.n_workers, port)
-            supervisor.run(stack.enter_context(told_to_stop()))
+            supervisor.run(stack.enter_context(end_signals()))
         except (StartError, ConfigError, ListenError) as error:
             print(f"kfs-fast: {error}", file=sys.stderr)
             return 1
@@ -146,8 +146,8 @@ class _Supervisor:
         """Whether all workers are; one that died may come again before anyone asks."""
         return all(worker.is_ready for worker in self._workers)
 
-    def run(self, end: socket.socket) -> None:
-        """Start the workers and watch over them until something can be read from `end`.
+    def run(self, end: End) -> None:
+        """Start the workers and watch over them until the end is told.
 
         Raises:
             StartError: a worker could not start when all of them were to.
@@ -156,7 +156,8 @@ class _Supervisor:
             self._start(worker)
         interval_s = self._settings.poll_wait_s or None
         look = time.monotonic() + (interval_s or 0)
-        while end not in (heard := self._wait(end, look if interval_s else None)):
+        while not end.has_come():
+            heard = self._wait(end, look if interval_s else None)
             for worker in self._workers:
                 if worker.link is not None and worker.link in heard:
                     self._hear(worker)
@@ -175,13 +176,13 @@ class _Supervisor:
         # All look for changes when they are told to, at the same time.
         worker.start(replace(self._settings, poll_wait_s=0, rest_port=None), self._set_up)
 
-    def _wait(self, end: socket.socket, look: float | None) -> list[Any]:
+    def _wait(self, end: End, look: float | None) -> list[Any]:
         times = [worker.due for worker in self._workers if worker.link is None]
         if look is not None:
             times.append(look)
         timeout_s = max(min(times) - time.monotonic(), 0) if times else None
         links = [worker.link for worker in self._workers if worker.link is not None]
-        return wait([end, *links], timeout_s)
+        return wait([end.news, *links], timeout_s)
 
     def _hear(self, worker: _Worker) -> None:
         assert worker.link is not None
@@ -211,7 +212,7 @@ def _work(settings: ServerSettings, supervisor: Connection, set_up: Callable[[],
     """The life of a worker."""
     set_up()
     share_cores(settings.n_workers)
-    with told_to_stop() as heard:
+    with end_signals() as end:
         server = None
         try:
             server = Server(settings, settings.metrics)
@@ -223,7 +224,9 @@ def _work(settings: ServerSettings, supervisor: Connection, set_up: Callable[[],
                 server.stop(0)
             sys.exit(1)
         supervisor.send(_READY)
-        while heard not in wait([supervisor, heard]):
+        while not end.has_come():
+            if supervisor not in wait([supervisor, end.news]):
+                continue
             try:
                 word = supervisor.recv()
             except (EOFError, OSError):

@@ -1,0 +1,45 @@
+"""What ends a server, seen by who waits for it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from multiprocessing.connection import wait
+
+import pytest
+
+from kfs.cli.signals import end_signals
+
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    handlers = [signal.getsignal(number) for number in HANDLED]
+    yield
+    for number, handler in zip(HANDLED, handlers, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_end_is_told_once(number: signal.Signals) -> None:
+    called = []
+    with end_signals(lambda: called.append(number)) as end:
+        assert not end.has_come()
+        for _ in range(3):
+            signal.raise_signal(number)
+        assert wait([end.news], timeout=30) == [end.news]
+        assert end.has_come()
+        assert end.has_come()
+    assert called == [number]
+
+
+def test_other_signals_end_nothing() -> None:
+    with end_signals() as end:
+        signal.signal(signal.SIGUSR1, lambda *_: None)
+        signal.raise_signal(signal.SIGUSR1)
+        assert wait([end.news], timeout=30) == [end.news]
+        assert not end.has_come()
+        assert wait([end.news], timeout=0) == [], "nobody looks again and again"
+        signal.raise_signal(signal.SIGTERM)
+        assert end.has_come()
