@@ -77,8 +77,8 @@ class UnaryCalls:
         # Those that have the turn change these, one after another.
         self._n_calls = 0
         self._n_awaited = 0
-        #: Those whose message has not come, in their order.
-        self._without_message: dict[_Call, None] = {}
+        #: Those whose message is waited for, in their order: since when, by `time.monotonic`.
+        self._without_message: dict[_Call, float] = {}
         # No call can be waited for once the server has been told to stop; until then, one always
         # is: those that come meanwhile would end as cancelled.
         self._lock = threading.Lock()
@@ -103,9 +103,9 @@ class UnaryCalls:
         """Wait no more for calls under way. The server has stopped."""
         self._has_stopped = True
 
-    def note_message(self, call: _Call) -> None:
-        """Its message has come, or will not come any more."""
-        self._without_message.pop(call, None)
+    def take_message(self, call: _Call) -> bool:
+        """Its message has come, or will not come any more; False if it was not waited for."""
+        return self._without_message.pop(call, None) is not None
 
     def note_end(self) -> None:
         """Nothing more will be heard of one of the calls."""
@@ -135,7 +135,7 @@ class UnaryCalls:
         try:
             call = _Call(event, self._methods[method], self)
             if self._n_calls <= self._max_calls or self._make_room():
-                self._without_message[call] = None
+                self._without_message[call] = time.monotonic()
                 call.begin()
             else:
                 expected = f"Expected: at most {self._max_calls} under way"
@@ -149,7 +149,7 @@ class UnaryCalls:
         if self._n_calls > 2 * self._max_calls:
             return False
         oldest = next(iter(self._without_message), None)
-        if oldest is None or time.monotonic() - oldest.began < _PATIENCE_S:
+        if oldest is None or time.monotonic() - self._without_message[oldest] < _PATIENCE_S:
             return False
         del self._without_message[oldest]
         expected = f"Expected: at most {self._max_calls} under way, or a message sooner"
@@ -163,19 +163,14 @@ class _Call:
     All that happens to it but the answering happens in someone's turn, one after another.
     """
 
-    __slots__ = (
-        "_answer", "_call", "_calls", "_deadline", "_is_cancelled", "_is_refused", "_n_due",
-        "began",
-    )  # fmt: skip
+    __slots__ = ("_answer", "_call", "_calls", "_deadline", "_is_cancelled", "_n_due")
 
     def __init__(self, event: _Event, answer: Answer, calls: UnaryCalls) -> None:
         self._answer = answer
         self._calls = calls
         self._call = event.call
         self._deadline: float = event.call_details.deadline  # by `time.time`
-        self.began = time.monotonic()
         self._is_cancelled = False
-        self._is_refused = False
         #: Events that are still to come: of the call's end, of the answer, of the message if any.
         self._n_due = 2
         self._start([cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS)], self._note_end)
@@ -186,7 +181,6 @@ class _Call:
 
     def refuse(self, error: ServingError) -> None:
         """Answer without the message, which has not been asked for or has not come."""
-        self._is_refused = True
         self._send(None, status_of(error))
 
     def is_active(self) -> bool:
@@ -206,11 +200,11 @@ class _Call:
         self._count_event()
 
     def _receive(self, event: _Event, turn: Turn) -> None:
-        self._calls.note_message(self)
+        is_wanted = self._calls.take_message(self)
         self._count_event()
-        data = event.batch_operations[0].message()
-        if self._is_refused:
+        if not is_wanted:  # the call has been refused
             return
+        data = event.batch_operations[0].message()
         if data is None:
             # The client sent none, or one of more bytes than are allowed; then gRPC has told it.
             self._send(None, _NO_MESSAGE)
