@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from kfs.cli.console import LOG_LEVELS, set_up_logging
+from kfs.cli.cores import bind_no_threads
 from kfs.cli.malloc import keep_freed_memory
 from kfs.cli.model_options import OF_ONE_MODEL, check_together, model_options
 from kfs.digits import MODEL_NAME, MODEL_PATH, images
@@ -305,6 +306,7 @@ def serve(
         drain_s=drain_s,
     )
     os.environ[MAX_PIXELS_VARIABLE] = str(max_image_pixels)  # OpenCV looks when it is imported
+    bind_no_threads()
     kept_nbytes = kept_memory_mib << 20
     # OpenVINO takes its time to import.
     if n_workers > 1:
