@@ -292,6 +292,22 @@ def test_a_client_with_more_half_open_calls_than_are_allowed_keeps_nobody_out(
             wait_until(lambda: answers_again(victim))
 
 
+def test_the_calls_of_one_connection_can_be_bounded(repository: Path, tmp_path: Path) -> None:
+    flags = {
+        "model_name": "dummy",
+        "model_path": repository / "dummy",
+        "grpc_channel_arguments": "grpc.max_concurrent_streams=100",
+    }
+    with server_process(tmp_path / "log", **flags) as served:
+        served.wait_until_ready()
+        victim = Victim(psutil.Process(served.process.pid), served.port)
+        with Connection(served.port) as connection:
+            for stream in range(1, 2 * 2000, 2):
+                connection.send(begin_call(stream))
+            connection.wait_for_end(2 * 2000 - 1)  # refused, and so read
+            assert all(victim.answers() for _ in range(20))
+
+
 # Answers that nobody reads
 
 
