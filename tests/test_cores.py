@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import openvino
 import pytest
 
 from kfs.cli.cores import BINDING_VARIABLE, bind_no_threads
@@ -14,9 +15,7 @@ BINDS = """
 import ctypes, pathlib, sys
 from kfs.cli.cores import bind_no_threads
 bind_no_threads(pathlib.Path(sys.argv[1]))
-import openvino
-[path] = (pathlib.Path(openvino.__file__).parent / "libs").glob("libhwloc.so*")
-hwloc = ctypes.CDLL(str(path))
+hwloc = ctypes.CDLL(sys.argv[2])
 topology = ctypes.c_void_p()
 assert hwloc.hwloc_topology_init(ctypes.byref(topology)) == 0
 assert hwloc.hwloc_topology_load(topology) == 0
@@ -43,10 +42,13 @@ def alike(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="OpenVINO brings hwloc on Linux")
 def test_openvino_binds_no_thread_where_cores_are_alike(alike: Path) -> None:
+    found = list((Path(openvino.__file__).parent / "libs").glob("libhwloc.so*"))
+    if not found:
+        pytest.skip("OpenVINO comes without hwloc here")
+
     def binds(devices: Path) -> str:
-        command = [sys.executable, "-c", BINDS, str(devices)]
+        command = [sys.executable, "-c", BINDS, str(devices), str(found[0])]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     assert binds(alike) == "0"
