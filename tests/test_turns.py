@@ -89,6 +89,16 @@ def test_work_that_says_so_does_not_keep_others_waiting(events: Events) -> None:
     gate.set()
 
 
+def test_work_that_has_been_done_asks_in_vain_for_another_to_wait(
+    pool: CallThreads, events: Events
+) -> None:
+    seen: list[Turn] = []
+    events.put(seen.append)
+    all_done(events, 1)
+    seen[0].pass_on()
+    assert pool.wait(0) == 1, "the one that waits already"
+
+
 def test_work_that_takes_long_unexpectedly_keeps_others_waiting_for_milliseconds(
     events: Events,
 ) -> None:

@@ -29,7 +29,7 @@ class Turn:
         self.began: float | None = None
 
     def pass_on(self) -> None:
-        """Let another thread wait for events; from any thread, as often as one likes."""
+        """Let another thread wait for events while this one works; from any thread, at any time."""
         self._turns.pass_on(self)
 
     def do(self, work: Callable[[], None]) -> None:
@@ -68,7 +68,8 @@ class Turns:
 
     def pass_on(self, turn: Turn) -> None:
         with self._lock:
-            if turn.is_over:
+            # Whoever does not work waits for events, and two would change the same things.
+            if turn.is_over or turn.began is None:
                 return
             turn.is_over = True
             self._turn = following = Turn(self)
