@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import sys
 import threading
@@ -44,6 +45,47 @@ def stub_of(server: ServerProcess) -> Iterator[Stub]:
 
 
 # Files of models
+
+
+@contextmanager
+def without_descriptors() -> Iterator[None]:
+    """Within, the process can open nothing more."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    n_open = max(int(name) for name in os.listdir("/proc/self/fd")) + 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (n_open + 8, before[1]))
+    opened: list[int] = []
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            opened.extend(iter(lambda: os.open(os.devnull, os.O_RDONLY), None))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for file in opened:
+            os.close(file)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="descriptors are counted in /proc")
+def test_what_cannot_be_looked_at_is_served_as_it_was(site: Site) -> None:
+    site.add("m", 1)
+    add_graph(site, "g", graph_of("same"), same=HANDLER)
+    stub = site.start()
+    with without_descriptors():
+        site.poll()
+    assert site.server
+    assert list(site.server.catalog.available("m")) == [1]
+    assert list(site.server.catalog.available("g")) == [1]
+    assert "Too many open files" in (site.server.catalog.entry("m").error or "")
+    site.poll()
+    assert site.server.catalog.entry("m").error is None
+    assert ask(stub, "m") == 1
+
+
+def test_a_link_to_itself_in_the_folder_of_a_model_is_nothing_to_it(site: Site) -> None:
+    site.add("m", 1)
+    stub = site.start()
+    (site.root / "m" / "2").symlink_to("2")
+    site.poll()
+    assert ask(stub, "m") == 1
 
 
 def table(folder: Path) -> None:

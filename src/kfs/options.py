@@ -27,6 +27,8 @@ PRECISIONS = ("bf16", "fp64", "fp32", "fp16", "int64", "int32", "int16", "int8",
 COLOR_FORMATS = ("RGB", "BGR", "GRAY", "NV12", "NV12_2", "I420", "I420_3")
 
 _Value = TypeVar("_Value")
+#: Dimensions are 64-bit integers, on the wire as in OpenVINO.
+_MAX_SIZE = (1 << 63) - 1
 _SHAPE = re.compile(r"\(\s*(.*?)\s*,?\s*\)", re.DOTALL)
 _LAYOUT = re.compile(r"[NCHWD?]*(?:\.\.\.)?[NCHWD?]*")
 
@@ -68,6 +70,8 @@ class VersionPolicy:
 def parse_dim(text: str) -> Dim:
     """`-1`, a size, or a range `low:high`."""
     low, colon, high = (part.strip() for part in text.partition(":"))
+    if any(part.isdecimal() and int(part) > _MAX_SIZE for part in (low, high)):
+        raise ValueError(f"expected sizes of at most {_MAX_SIZE}; found {text!r}")
     if text.strip() == "-1":
         return ANY
     if low.isdecimal() and not colon and int(low) > 0:

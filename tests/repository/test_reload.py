@@ -45,6 +45,64 @@ def test_all_models_of_a_file_are_served_and_a_broken_one_leaves_the_others(site
     )
 
 
+def spoil_shape(config: dict[str, object], folder: Path) -> None:
+    config["shape"] = "(99999999999999999999,10)"
+
+
+def spoil_batch(config: dict[str, object], folder: Path) -> None:
+    config["batch_size"] = 99999999999999999999
+
+
+def spoil_path(config: dict[str, object], folder: Path) -> None:
+    config["base_path"] = "a\0b"
+
+
+def lengthen_path(config: dict[str, object], folder: Path) -> None:
+    config["base_path"] = "a" * 300
+
+
+def nest_mapping(config: dict[str, object], folder: Path) -> None:
+    (folder / "1" / "mapping_config.json").write_text("[" * 100_000)
+
+
+def spoil_mapping(config: dict[str, object], folder: Path) -> None:
+    (folder / "1" / "mapping_config.json").write_text('{"inputs": {"b": "\\ud800"}}')
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [spoil_shape, spoil_batch, spoil_path, lengthen_path, nest_mapping, spoil_mapping],
+    ids=lambda spoil: spoil.__name__,
+)
+def test_what_is_wrong_with_a_model_is_of_that_model_alone(
+    site: Site, spoil: Callable[[dict[str, object], Path], None]
+) -> None:
+    site.add("bad", 1)
+    spoil(site.models["bad"], site.root / "bad")
+    site.add("good", 2)
+    stub = site.start()
+    assert ask(stub, "good") == 2
+    site.add("later", 3)
+    site.write()
+    site.poll()
+    assert ask(stub, "later") == 3
+    assert site.server
+    error = site.server.catalog.entry("bad").error
+    assert error is None if spoil in (spoil_shape, spoil_batch) else error
+
+
+def test_a_model_that_was_never_right_leaves_no_error_when_it_is_taken_out(site: Site) -> None:
+    site.add("good", 1)
+    site.models["bad"] = {"name": "bad", "base_path": "bad", "layout": "NN"}
+    site.start()
+    assert site.server
+    assert site.server.catalog.entry("bad").error
+    del site.models["bad"]
+    site.write()
+    site.poll()
+    assert site.server.catalog.entry("bad").error is None
+
+
 def test_versions_come_and_go(site: Site) -> None:
     site.add("m", 1, model_version_policy={"latest": {"num_versions": 2}})
     stub = site.start()
@@ -132,6 +190,18 @@ def test_a_broken_file_changes_nothing_and_says_why(
     site.write()
     site.poll()
     assert site.server.repository.reload_error is None
+
+
+def test_a_file_that_is_nested_too_deeply_changes_nothing(site: Site) -> None:
+    site.add("m", 1)
+    stub = site.start()
+    site.write("[" * 100_000)
+    plus(site.root / "m" / "2", 2)
+    for _ in range(2):
+        site.poll()
+    assert ask(stub, "m") == 2, "versions are looked at as before"
+    assert site.server
+    assert "is not JSON" in (site.server.repository.reload_error or "")
 
 
 def test_what_cannot_be_replaced_goes_on_as_it_was_and_is_tried_again(site: Site) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -177,7 +178,7 @@ def _as_graph(config: ModelConfig, folder: Path) -> GraphSettings | None:
     if (config.base_path or "").startswith(CLOUD_PREFIXES):
         return None
     settings = _graph_settings(config, folder)
-    if settings.path.is_file():
+    if os.path.isfile(settings.path):
         return settings
     return find_graph(config.name, folder / (config.base_path or config.name))
 
@@ -193,9 +194,9 @@ def _add_submodels(
     """
     read: list[Path] = []
     for graph in graphs:
-        found = next((path for path in graph.subconfigs if path.is_file()), None)
+        found = next((path for path in graph.subconfigs if os.path.isfile(path)), None)
         read += graph.subconfigs
-        if found is None or (main is not None and found.samefile(main)):
+        if found is None or _are_same(found, main):
             continue
         try:
             subconfig = read_file(found, Subconfig)
@@ -206,6 +207,10 @@ def _add_submodels(
             if _as_graph(item.config, found.parent) is None:
                 _add_model(item.config, found.parent, defaults, models, broken)
     return tuple(read)
+
+
+def _are_same(path: Path, other: Path | None) -> bool:
+    return other is not None and os.path.realpath(path) == os.path.realpath(other)
 
 
 def _settings(config: ModelConfig, folder: Path, defaults: ModelSettings) -> ModelSettings:

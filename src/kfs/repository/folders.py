@@ -28,7 +28,7 @@ SUBCONFIG = "subconfig.json"
 def find_graph(name: str, base: Path) -> GraphSettings | None:
     """The graph in a folder, or in its version 1; None when there is none."""
     for folder in (base, base / "1"):
-        if (folder / GRAPH_FILE).is_file():
+        if os.path.isfile(folder / GRAPH_FILE):
             return GraphSettings(
                 name, folder / GRAPH_FILE, (folder / SUBCONFIG, folder / "config.json")
             )
@@ -41,15 +41,18 @@ def find_versions(base_path: Path) -> dict[int, Path]:
     Other names are left out with a warning.
 
     Raises:
-        ModelLoadError: there is nothing at `base_path`, or it cannot be read.
+        ModelLoadError: there is nothing at `base_path`.
+        OSError: whether there is cannot be told.
     """
     try:
         with os.scandir(base_path) as found:
-            names = sorted(entry.name for entry in found if entry.is_dir())
+            names = sorted(entry.name for entry in found if os.path.isdir(entry.path))
     except NotADirectoryError:
         return {1: base_path}
-    except OSError as error:
+    except FileNotFoundError as error:
         raise ModelLoadError(f"cannot read the model path {base_path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ModelLoadError(f"cannot read the model path {str(base_path)!r}: {error}") from None
     locations = number_versions(str(base_path), names)
     return {number: Path(location) for number, location in locations.items()}
 

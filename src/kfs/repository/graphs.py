@@ -17,8 +17,8 @@ def digest(path: Path) -> bytes:
     """What is in a file, or why it cannot be read, in 32 bytes."""
     try:
         data = path.read_bytes()
-    except OSError as error:
-        data = str(error).encode()
+    except (OSError, ValueError) as error:
+        data = str(error).encode(errors="replace")
     return hashlib.sha256(data).digest()
 
 
@@ -56,7 +56,8 @@ class Graphs:
         changed = []
         for name, settings in self._settings.items():
             made_of = (settings, digest(settings.path))
-            if self._made_of.get(name) != made_of:
+            before = self._made_of.get(name)
+            if before != made_of and not (before and _is_hidden(settings.path)):
                 self._made_of[name] = made_of
                 self._load(settings)
                 changed.append(name)
@@ -75,3 +76,14 @@ class Graphs:
         graph.max_calls = self._max_calls
         self._catalog.publish(name, entry, graph)
         self._catalog.set_error(name, None)
+
+
+def _is_hidden(path: Path) -> bool:
+    """Whether what is there cannot be told, for want of a descriptor for instance."""
+    try:
+        path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
+        return False
+    except OSError:
+        return True
+    return False

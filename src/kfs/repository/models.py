@@ -50,6 +50,8 @@ class Models:
             The names whose availability may have changed, each as soon as it has.
         """
         gone = [name for name in self._settings if name not in settings]
+        known = {*self._settings, *settings, *refused}
+        gone += [name for name in self._refused if name not in known]
         self._settings, self._refused = settings, refused
         self._close_storages(kept={str(model.base_path) for model in settings.values()})
         yield from self.refresh()
@@ -160,11 +162,15 @@ class Models:
         try:
             folder = storage.fetch(location)
             servable = Model.load(settings, version, folder.path, metrics)
-        except ModelLoadError as error:
+        except Exception as error:
             if folder is not None:
                 folder.remove()
-            self._catalog.set_failed(entry, str(error))
-            return f"model {settings.name}, version {version}: {error}"
+            told = str(error)
+            if not isinstance(error, ModelLoadError):  # whatever it is, it is of this model alone
+                told = f"{type(error).__name__}: {told.splitlines()[0] if told else ''}"
+                _log.debug("Unexpected error in a load", exc_info=error)
+            self._catalog.set_failed(entry, told)
+            return f"model {settings.name}, version {version}: {told}"
         entry.on_end = folder.remove
         self._catalog.publish(settings.name, entry, servable)
         return None

@@ -193,7 +193,7 @@ def read_file(path: Path, kind: type[_File]) -> _File:
         document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnfinishedError(f"{path} is not JSON: {error}") from None
     try:
         return kind.model_validate(document)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kfs.repository.folders import find_versions
-from kfs.repository.storage.base import ModelFolder
+from kfs.repository.storage.base import ModelFolder, NoAnswerError
 
 
 class LocalStorage:
@@ -17,8 +17,19 @@ class LocalStorage:
         self._base = Path(base_path)
 
     def find_versions(self) -> dict[int, str]:
-        """Locations by version number. Raises ModelLoadError."""
-        return {number: str(path) for number, path in find_versions(self._base).items()}
+        """Locations by version number.
+
+        Raises:
+            NoAnswerError: what is there cannot be told, for want of a descriptor for instance.
+            ModelLoadError: nothing is there.
+        """
+        try:
+            found = find_versions(self._base)
+        except OSError as error:
+            raise NoAnswerError(
+                f"cannot read the model path {self._base}: {error.strerror}"
+            ) from None
+        return {number: str(path) for number, path in found.items()}
 
     def fetch(self, location: str) -> ModelFolder:
         """The folder itself."""

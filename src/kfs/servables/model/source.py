@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,12 +30,12 @@ def find_model_file(folder: Path) -> Path:
     Raises:
         ModelLoadError: there is no complete model.
     """
-    if folder.is_file():
+    if os.path.isfile(folder):
         return _check_single_file(folder)
     try:
         # TensorFlow saves other .pb files beside the one that is the model.
         files = sorted(
-            (path for path in folder.iterdir() if path.is_file()),
+            (path for path in folder.iterdir() if os.path.isfile(path)),
             key=lambda path: (path.name != _SAVED_MODEL, path),
         )
     except OSError as error:
@@ -82,12 +83,12 @@ def read_tensor_names(folder: Path) -> TensorNames:
     Raises:
         ModelLoadError: the file is not JSON, or not `{"inputs": {...}, "outputs": {...}}`.
     """
-    path = (folder.parent if folder.is_file() else folder) / MAPPING_FILE
-    if not path.exists():
+    path = (folder.parent if os.path.isfile(folder) else folder) / MAPPING_FILE
+    if not os.path.exists(path):
         return TensorNames()
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelLoadError(f"{path}: {error}") from None
     if not isinstance(document, dict):
         raise ModelLoadError(f"{path}: expected an object with inputs and outputs")
