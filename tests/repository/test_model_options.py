@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,13 @@ def test_an_auto_shape_follows_the_requests(dummy: Path) -> None:
         values = np.ones(shape, np.float32)
         assert np.array_equal(infer(model, b=values)["a"], values + 1)
         assert shapes(model) == {"b": fixed(*shape)}
+
+
+def test_an_auto_shape_is_that_of_the_model_as_it_was_loaded(dummy: Path) -> None:
+    model = load(dummy, shape="auto")
+    shutil.rmtree(dummy)
+    values = np.ones((3, 4), np.float32)
+    assert np.array_equal(infer(model, b=values)["a"], values + 1)
 
 
 def test_an_auto_batch_is_that_of_the_first_input(two: Path) -> None:

@@ -16,7 +16,7 @@ import openvino as ov
 from kfs.datatypes import from_openvino
 from kfs.errors import ModelLoadError
 from kfs.servables.model.preparation import client_name, layout_of, prepare
-from kfs.servables.model.source import find_model_file, read_tensor_names
+from kfs.servables.model.source import TensorNames, find_model_file, read_tensor_names
 from kfs.servables.model.words import words_of
 from kfs.settings import ModelSettings, PluginValue
 from kfs.signature import Dim, Signature, TensorSpec
@@ -27,6 +27,15 @@ _MAX_SLOTS = 100_000
 _MMAP = "ENABLE_MMAP"
 _CACHE = "CACHE_DIR"
 _PINNING = "ENABLE_CPU_PINNING"
+
+
+@dataclass(frozen=True)
+class ReadModel:
+    """A model as it was read; its files are not looked at again."""
+
+    path: Path
+    model: Any
+    names: TensorNames
 
 
 @dataclass(frozen=True)
@@ -80,8 +89,8 @@ def add_extension(library: Path) -> None:
         raise ModelLoadError(f"cpu_extension {library}: {words_of(error)}") from error
 
 
-def compile_model(settings: ModelSettings, folder: Path) -> Compiled:
-    """Read and compile the model in a version folder, or a single file.
+def read_model(settings: ModelSettings, folder: Path) -> ReadModel:
+    """Read the model in a version folder, or a single file.
 
     Raises:
         ModelLoadError: one line that says what is wrong, with OpenVINO's words where it refused.
@@ -92,7 +101,17 @@ def compile_model(settings: ModelSettings, folder: Path) -> Compiled:
         model = core().read_model(path, config=_reading(settings))
     except Exception as error:
         raise ModelLoadError(f"OpenVINO cannot read {path}: {words_of(error)}") from error
-    model = prepare(model, settings, names)
+    return ReadModel(path, model, names)
+
+
+def compile_model(settings: ModelSettings, read: ReadModel) -> Compiled:
+    """Compile a copy of the model, prepared as the settings say.
+
+    Raises:
+        ModelLoadError: one line that says what is wrong, with OpenVINO's words where it refused.
+    """
+    path, names = read.path, read.names
+    model = prepare(read.model.clone(), settings, names)
     inputs = _specs(model.inputs, names.inputs, path, "input")
     outputs = _specs(model.outputs, names.outputs, path, "output")
     passed = _passed(model)

@@ -17,7 +17,13 @@ from kfs.metrics.servables import ModelMetrics, elapsed_us
 from kfs.servables.answers import choose_straight
 from kfs.servables.base import CallContext, Servable
 from kfs.servables.binding import bind
-from kfs.servables.model.compile import Compiled, compile_model, is_alias_safe
+from kfs.servables.model.compile import (
+    Compiled,
+    ReadModel,
+    compile_model,
+    is_alias_safe,
+    read_model,
+)
 from kfs.servables.model.slots import Slots, check_strings
 from kfs.settings import ModelSettings
 from kfs.signature import ANY, Signature, TensorSpec, fixed, format_shape
@@ -30,9 +36,9 @@ _BYTES = DATATYPES["BYTES"]
 class _Program:
     """A compiled model and its slots."""
 
-    def __init__(self, settings: ModelSettings, folder: Path, metrics: ModelMetrics) -> None:
+    def __init__(self, settings: ModelSettings, read: ReadModel, metrics: ModelMetrics) -> None:
         self._metrics = metrics
-        self.compiled: Compiled = compile_model(settings, folder)
+        self.compiled: Compiled = compile_model(settings, read)
         if any(spec.datatype is _BYTES for spec in (*self.compiled.inputs, *self.compiled.outputs)):
             check_strings()
         n_slots = self.compiled.n_slots
@@ -109,13 +115,13 @@ class Model(Servable):
     is_auto = False
 
     def __init__(
-        self, settings: ModelSettings, version: int, folder: Path, metrics: ModelMetrics
+        self, settings: ModelSettings, version: int, read: ReadModel, metrics: ModelMetrics
     ) -> None:
         self.name = settings.name
         self.version = version
         self.settings = settings
         self.metrics: ModelMetrics = metrics
-        self._program = _Program(settings, folder, metrics)
+        self._program = _Program(settings, read, metrics)
         self.signature = self._program.compiled.signature
         if not self.is_auto:
             self.straight_outputs = self._program.straight_outputs
@@ -137,7 +143,8 @@ class Model(Servable):
             ModelLoadError: one line that says what is wrong.
         """
         kind = AutoModel if settings.is_auto else Model
-        model = kind(settings, version, folder, metrics or ModelMetrics())
+        read = read_model(settings, folder)
+        model = kind(settings, version, read, metrics or ModelMetrics())
         model._log_loaded()
         return model
 
@@ -178,10 +185,10 @@ class AutoModel(Model):
     is_auto = True
 
     def __init__(
-        self, settings: ModelSettings, version: int, folder: Path, metrics: ModelMetrics
+        self, settings: ModelSettings, version: int, read: ReadModel, metrics: ModelMetrics
     ) -> None:
-        super().__init__(settings, version, folder, metrics)
-        self._folder = folder
+        super().__init__(settings, version, read, metrics)
+        self._read = read
         self._reshaping = threading.Lock()
         self._accepted = Signature.of(
             [self._accept(spec) for spec in self.signature.inputs], self.signature.outputs
@@ -220,7 +227,7 @@ class AutoModel(Model):
         )
         told = ", ".join(f"{name} {format_shape(shape)}" for name, shape in shapes.items())
         try:
-            program = _Program(settings, self._folder, self.metrics)
+            program = _Program(settings, self._read, self.metrics)
         except ModelLoadError as error:
             raise ServingError(errors.RESHAPE_FAILED, f"Actual: {told}; {error}") from error
         replaced, self._program = self._program, program
