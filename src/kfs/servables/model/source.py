@@ -99,4 +99,9 @@ def _names(document: Mapping[str, object], key: str, path: Path) -> dict[str, st
     names = document.get(key, {})
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise ModelLoadError(f"{path}: {key} is to be an object of strings, tensor name to alias")
+    for alias in names.values():
+        try:
+            alias.encode()
+        except UnicodeEncodeError:
+            raise ModelLoadError(f"{path}: {key}: no client can send the name {alias!r}") from None
     return names
