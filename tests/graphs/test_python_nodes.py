@@ -115,10 +115,15 @@ RETURNS = """
 """
 
 EXIT = """
+    import asyncio
+
     class OvmsPythonModel:
         def execute(self, inputs):
-            raise SystemExit(3)
+            raise {what}
 """
+
+#: What ends more than a function, where nobody expects it.
+ENDS = {"exit": "SystemExit(3)", "cancelled": "asyncio.CancelledError", "int": "KeyboardInterrupt"}
 
 
 def around_a_model() -> str:
@@ -146,7 +151,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     add_graph(site, "increment", one("increment"), increment=INCREMENT)
     add_graph(site, "around", around_a_model(), before=INCREMENT, after=INCREMENT)
     add_graph(site, "returns", one("returns"), returns=RETURNS)
-    add_graph(site, "exit", one("exit"), exit=EXIT)
+    for name, what in ENDS.items():
+        add_graph(site, name, one(name), **{name: EXIT.format(what=what)})
     inputs, outputs = ["OVMS_PY_TENSOR:b", "OVMS_PY_TENSOR_A:a"], ["OVMS_PY_TENSOR:out"]
     notes = python("notes", ["Z:b", "A:a"], ["OUT:out"])
     add_graph(site, "notes", ends(inputs, outputs) + notes, notes=NOTES, beside=BESIDE)
@@ -205,9 +211,14 @@ def test_a_handler_that_raises_is_used_again(stub: Stub, caplog: pytest.LogCaptu
     assert ask(stub, request("increment", **{"in": [1.0]})) == {"out": [2.0]}
 
 
-def test_a_handler_cannot_end_the_server(stub: Stub) -> None:
-    code, _ = refusal(lambda: ask(stub, request("exit", **{"in": [1.0]})))
+@pytest.mark.parametrize("graph", ENDS)
+def test_a_handler_ends_neither_the_server_nor_a_thread_of_it(stub: Stub, graph: str) -> None:
+    message = request(graph, **{"in": [1.0]})
+    code, _ = refusal(lambda: ask(stub, message))
     assert code == "INVALID_ARGUMENT"
+    talk = Talk(stub)
+    talk.say(message)
+    assert status_of(talk.answers)[0] == "INVALID_ARGUMENT"
 
 
 def test_handlers_around_a_model(stub: Stub) -> None:

@@ -28,8 +28,9 @@ from kfs.servables.graph.spec import GraphError, NodeSpec, Port
 
 _log = logging.getLogger("kfs.graph")
 
-#: What code of others raises when it fails. That it wants to exit does not end the server.
-FAILURES = (Exception, SystemExit)
+#: What code of others raises when it fails. That it wants to exit does not end the server, and
+#: what is cancelled in it, such as a task of asyncio, is no end of the thread that runs it.
+FAILURES = BaseException
 
 #: What a port carries. Two ports can be connected when they say the same, or one says `ANY`.
 PacketType = str
