@@ -234,7 +234,8 @@ class Instance:
         return False
 
     def _touch(self, node: _Node) -> None:
-        if not (node.is_queued or node.is_running or node.is_closed):
+        # After the end, inputs are closed: a node that waited for one would run without it.
+        if not (self._has_ended or node.is_queued or node.is_running or node.is_closed):
             node.is_queued = True
             self._touched.append(node)
 
