@@ -54,3 +54,26 @@ def test_a_node_that_waits_for_an_input_does_not_run_after_the_end(tmp_path: Pat
     instance.work()  # as a thread does that was busy with another node
     instance.finish()
     assert n_runs() == 0
+
+
+def test_what_is_queued_is_not_run_for_a_client_that_has_gone(tmp_path: Path) -> None:
+    is_there = iter([True, False])
+    instance = instance_of(tmp_path, "in", call=CallContext(lambda: next(is_there)))
+    for timestamp in range(3):
+        instance.push(0, timestamp, ONE)
+    instance.work()
+    assert instance.failure is not None
+    assert instance.failure.status is errors.CANCELLED
+    instance.close_inputs()
+    instance.finish()
+    assert n_runs() == 1
+
+
+def test_what_is_queued_is_not_run_after_the_deadline(tmp_path: Path) -> None:
+    instance = instance_of(tmp_path, "in", call=CallContext(deadline=0))
+    instance.push(0, 1, ONE)
+    instance.work()
+    assert instance.failure is not None
+    assert instance.failure.status is errors.DEADLINE_EXCEEDED
+    instance.finish()
+    assert n_runs() == 0

@@ -365,6 +365,8 @@ class Instance:
         try:
             if node.inputs.complaint:
                 raise CalculatorError(node.inputs.complaint, Code.INVALID_ARGUMENT)
+            # The thread that reads would not notice it: it may wait for room in the queues.
+            node.context.call.check()
             node.calculator.process(node.context)
             self._emit(node)
         except FAILURES as error:
