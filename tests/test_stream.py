@@ -11,6 +11,10 @@ import pytest
 import tritonclient.grpc as triton
 from wire import Stub, infer_request
 
+from kfs import errors
+from kfs.servables.base import Servable
+from kfs.server.infer import InferHandler
+
 
 def numbered(number: int, **changes: object) -> object:
     values = np.full((1, 10), number, np.float32)
@@ -94,3 +98,24 @@ def test_many_streams_that_are_dropped_leave_the_server_serving(stub: Stub) -> N
         call.cancel()
     (answer,) = stub.stream([numbered(3)])
     assert answer.infer_response.id == "3"
+
+
+def exits(*_: object, **__: object) -> None:
+    raise SystemExit(3)
+
+
+def test_what_wants_to_exit_is_answered_in_band(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Servable, "respond", exits)
+    answers = list(stub.stream([numbered(0), numbered(1)]))
+    assert [answer.error_message for answer in answers] == [errors.INTERNAL_ERROR.text] * 2
+
+
+def test_a_stream_has_an_end_whatever_is_raised(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(InferHandler, "stream", exits)
+    with pytest.raises(grpc.RpcError) as caught:
+        list(stub.stream([numbered(0)]))
+    assert caught.value.code() is grpc.StatusCode.INTERNAL

@@ -48,7 +48,7 @@ class Sink:
     def send(self, message: bytes) -> None:
         self.sent.append(message)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         raise error
 
 

@@ -118,7 +118,7 @@ class StreamSink(Protocol):
             ServingError: CANCELLED, the client has gone or the call has ended.
         """
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """End the call with a status now, whatever still waits for messages of the client."""
 
 
@@ -227,7 +227,7 @@ class Servable(ABC):
         id = "" if isinstance(request, ServingError) else request.id
         try:
             answer = self._respond_or_raise(request, call)
-        except Exception as error:
+        except BaseException as error:
             log_request(_STREAM, begin, self.name, str(self.version), id, error)
             return self._tell_in_band(error)
         log_request(_STREAM, begin, self.name, str(self.version), id)
@@ -240,7 +240,7 @@ class Servable(ABC):
         with call:
             return self.respond(request, call, stream=True)
 
-    def _tell_in_band(self, error: Exception) -> bytes:
+    def _tell_in_band(self, error: BaseException) -> bytes:
         if not isinstance(error, ServingError):
             _log.error("Unexpected error in a stream on %s", self.name, exc_info=error)
             return write_error(errors.INTERNAL_ERROR.text)

@@ -229,7 +229,7 @@ class _Sink:
             if self._has_ended or not self._context.is_active():
                 raise ServingError(errors.CANCELLED)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         status = status_of(error)
         with self._sending:
             if not self._has_ended:
@@ -262,7 +262,8 @@ def _stream_method(handler: InferHandler, max_streams: int, stream_threads: Call
             return
         try:
             handler.stream(messages, lambda: _call_context(context), sink)
-        except Exception as error:
+        except BaseException as error:
+            # Without an end of the call, the client would wait for one for good.
             # A client that has gone ends the iteration over its messages with an error.
             sink.fail(error if context.is_active() else ServingError(errors.CANCELLED))
         else:

@@ -188,7 +188,7 @@ class _Run:
             if error.status in _ENDED:
                 raise
             raise ServingError(error.status, f"Node: {name} {error.details}".rstrip()) from error
-        except Exception as error:
+        except BaseException as error:
             _log.exception("Unexpected error in node %s", name)
             raise ServingError(errors.INTERNAL_ERROR, f"Node: {name}") from error
 
