@@ -64,6 +64,8 @@ def test_inputs_are_read_only_and_outputs_may_be_views(
         ('return {"y": np.array(["a"], object)}', "the type object"),
         ('return {"y": inputs["x"].astype("f8")}', "Expected: precision FP32; Actual: <f8"),
         ("1 / 0", "raised ZeroDivisionError: division by zero"),
+        ("raise SystemExit(3)", "Node: n raised SystemExit: 3"),
+        ("raise KeyboardInterrupt", "Node: n raised KeyboardInterrupt"),
     ],
 )
 def test_a_node_that_returns_nonsense(
@@ -78,6 +80,7 @@ def test_a_node_that_returns_nonsense(
     ("text", "status"),
     [
         ("x =", "NODE_LIBRARY_LOAD_FAILED_OPEN"),
+        ("raise SystemExit(3)", "NODE_LIBRARY_LOAD_FAILED_OPEN"),
         ("class Node: ...", "NODE_LIBRARY_LOAD_FAILED_SYM"),
     ],
 )
@@ -86,6 +89,16 @@ def test_a_file_that_is_no_node(tmp_path: Path, text: str, status: str) -> None:
     with pytest.raises(PipelineError) as caught:
         open_library(LibrarySpec("l", "node.py"), tmp_path)
     assert caught.value.status == status
+
+
+@pytest.mark.parametrize("method", ["__init__(self)", "inputs(self, params)"])
+def test_a_node_that_wants_to_exit_is_not_loaded(
+    models_catalog: Catalog, tmp_path: Path, method: str
+) -> None:
+    libraries = library(tmp_path, f"pass\n\n    def {method}: raise SystemExit(3)")
+    node = custom("n", "node", {"y": "y"}, x="request.x")
+    with pytest.raises(PipelineError, match=r"node n: library node: .*SystemExit: 3"):
+        load(models_catalog, entry(["x"], [node], y="n.y"), libraries)
 
 
 def test_a_dimension_that_no_tensor_has(models_catalog: Catalog, tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ from kfs.tensors.arrays import StringTensor, Tensor, TensorMap
 
 _log = logging.getLogger("kfs.custom_node")
 
+# Whatever a file raises, it fails alone: that it wants to exit ends neither the server nor a thread
+# of it. So nothing less than BaseException is caught below.
+
 # Files of one name do not collide: each gets a module of its own.
 _numbers = itertools.count()
 _MAX_SIZE = (1 << 63) - 1
@@ -36,7 +39,7 @@ class PythonLibrary:
         module = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except BaseException as error:
             raise PipelineError(
                 "NODE_LIBRARY_LOAD_FAILED_OPEN", f"cannot load {path}: {_told(error)}"
             ) from error
@@ -52,7 +55,7 @@ class PythonLibrary:
     def initialize(self, params: Mapping[str, str]) -> PythonNode:
         try:
             node = self._class()
-        except Exception as error:
+        except BaseException as error:
             raise PipelineError(
                 "NODE_LIBRARY_INITIALIZE_FAILED", f"Node() raised {_told(error)}"
             ) from error
@@ -79,7 +82,7 @@ class PythonNode:
                 TensorSpec(name, DATATYPES[datatype], fixed(*map(_size, shape)), "...")
                 for name, (datatype, shape) in told.items()
             ]
-        except Exception as error:
+        except BaseException as error:
             raise PipelineError(
                 "NODE_LIBRARY_METADATA_FAILED",
                 f"{method}(params) has to return {{name: (datatype, shape)}} with datatypes of "
@@ -97,7 +100,7 @@ class PythonNode:
             arrays[name] = view
         try:
             outputs = self._node.execute(arrays, dict(self._params))
-        except Exception as error:
+        except BaseException as error:
             _log.exception("A custom node raised")
             raise ServingError(errors.CUSTOM_NODE_FAILED, f"raised {_told(error)}") from error
         if not isinstance(outputs, Mapping):
@@ -126,5 +129,5 @@ def _corrupted(text: str) -> ServingError:
     return ServingError(errors.CUSTOM_NODE_OUTPUTS_CORRUPTED, text)
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
