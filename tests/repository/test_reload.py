@@ -14,6 +14,7 @@ from site_of_models import ONES, Site, ask, plus, refusal
 from wire import Stub, infer_request
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
+from kfs.repository.repository import Repository
 from kfs.repository.schema import ConfigError
 
 
@@ -366,3 +367,19 @@ def test_no_request_fails_while_everything_is_reloaded(site: Site) -> None:
     assert site.server
     entries = site.server.catalog.entry("m").versions.values()
     assert sum(entry.servable is not None for entry in entries) == 1, "the others were unloaded"
+
+
+def test_what_wants_to_exit_leaves_the_thread_that_looks(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = threading.Semaphore(0)
+
+    def poll(repository: Repository) -> None:
+        looked.release()
+        raise SystemExit(3)
+
+    site.add("one", 1)
+    monkeypatch.setattr(Repository, "poll", poll)
+    site.start(poll_wait_s=0.01)
+    for _ in range(2):
+        assert looked.acquire(timeout=30)

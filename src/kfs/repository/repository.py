@@ -97,7 +97,7 @@ class Repository:
         """Poll; an error of our own is logged, and leaves everything as it is."""
         try:
             self.poll()
-        except Exception:
+        except BaseException:  # whatever it is: without its thread, nothing is reloaded any more
             _log.exception("Unexpected error while looking for changes")
 
     def watch(self, interval_s: float) -> None:
