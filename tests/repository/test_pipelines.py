@@ -247,6 +247,25 @@ def test_what_custom_nodes_hold_is_given_back_at_reloads(site: Site) -> None:
     assert n_managers(site) == 0
 
 
+def test_a_pipeline_that_fails_as_nobody_expects_says_so_and_leaves_the_others(site: Site) -> None:
+    compile_library(C_NODES / "ops.c", site.root)
+    site.libraries = {"ops": "libops.so"}
+    broken = custom_chain(2)
+    broken["nodes"][1]["params"] = {"what": "\ud800"}  # no library can be given it
+    site.add("one", 1)
+    site.pipelines = [broken, chain("one")]
+    stub = site.start()
+    assert ask(stub, "chain") == 1
+    assert site.server
+    error = str(site.server.catalog.entry("custom").error)
+    assert error.startswith("pipeline custom: UnicodeEncodeError: ")
+    assert n_managers(site) == 0
+    site.pipelines = [custom_chain(2), chain("one")]
+    site.write()
+    site.poll()
+    assert is_ready(stub, "custom")
+
+
 def test_a_library_that_cannot_be_opened_and_then_can(site: Site) -> None:
     compile_library(C_NODES / "ops.c", site.root)
     site.pipelines = [custom_chain(1)]

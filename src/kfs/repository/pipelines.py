@@ -97,9 +97,13 @@ class Pipelines:
         entry = self._catalog.begin(spec.name, 1, PIPELINE, metrics)
         try:
             pipeline = Pipeline.load(spec, self._catalog, self._by_name)
-        except PipelineError as error:
-            self._catalog.set_error(spec.name, str(error))
-            self._catalog.fail(spec.name, entry, str(error))
+        except Exception as error:
+            reason = str(error)
+            if not isinstance(error, PipelineError):  # the others are loaded all the same
+                reason = f"pipeline {spec.name}: {type(error).__name__}: {error}"
+                _log.exception("Unexpected error while pipeline %s was loaded", spec.name)
+            self._catalog.set_error(spec.name, reason)
+            self._catalog.fail(spec.name, entry, reason)
             return
         pipeline.metrics = metrics
         pipeline.max_calls = self._max_calls

@@ -72,12 +72,14 @@ class Pipeline(Servable):
                 node.name: _interface(node, source, instances.get(node.name)) for node in spec.nodes
             }
             plan = make_plan(spec, interfaces)
-        except PipelineError as error:
+            nodes = {node.name: _node(node, source, plan, instances) for node in spec.nodes}
+            pipeline = cls(spec.name, plan, nodes, instances)
+        except BaseException as error:
             for instance in instances.values():
                 instance.close()
-            raise PipelineError(error.status, f"pipeline {spec.name}: {error}") from None
-        nodes = {node.name: _node(node, source, plan, instances) for node in spec.nodes}
-        pipeline = cls(spec.name, plan, nodes, instances)
+            if isinstance(error, PipelineError):
+                raise PipelineError(error.status, f"pipeline {spec.name}: {error}") from None
+            raise
         pipeline._log_signature()
         return pipeline
 
