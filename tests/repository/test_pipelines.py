@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import pytest
 from conftest import wait_until
+from graphs.graph_site import add_graph, ends, node
 from pipelines.pipes import C_NODES, compile_library, custom, entry
 from site_of_models import ONES, Site, ask, plus, refusal
 from wire import Stub, infer_request
@@ -112,6 +113,21 @@ def test_an_auto_model_cannot_be_part_of_a_pipeline(site: Site) -> None:
     assert refusal(lambda: ask(stub, "chain"))[0] == "UNAVAILABLE"
     assert site.server
     assert "node0" in str(site.server.catalog.entry("chain").error)
+
+
+@pytest.mark.parametrize("kind", ["pipeline", "graph"])
+def test_what_is_no_model_cannot_be_part_of_a_pipeline(site: Site, kind: str) -> None:
+    add_graph(site, "graph", ends(["b"], ["a"]) + node("AddOne", ["b"], ["a"]))
+    site.add("one", 1)
+    site.pipelines = [{**chain("one"), "name": "pipeline"}]
+    stub = site.start()
+    site.pipelines.append(chain(kind))
+    site.write()
+    site.poll()
+    assert not is_ready(stub, "chain")
+    assert site.server
+    error = str(site.server.catalog.entry("chain").error)
+    assert f"node0: model {kind} is not available: it is a {kind}; only models" in error
 
 
 def test_a_name_stays_what_it_was(site: Site) -> None:

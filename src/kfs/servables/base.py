@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from types import TracebackType
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from kfs import errors
 from kfs._fast.response import write_error
@@ -130,6 +130,7 @@ class Servable(ABC):
         version: a number; 1 for what has no versions.
         signature: its inputs and outputs.
         metrics: what is counted of it.
+        kind: what it is, in a word; pipelines are made of models alone.
         is_auto: requests reshape it (batch_size or shape auto), so that no pipeline can use it.
         straight_outputs: the names of those that it can write where they are wanted, which saves
             a copy; their places in a response are known before the inference.
@@ -139,6 +140,7 @@ class Servable(ABC):
     version: int
     signature: Signature
     metrics: ServableMetrics = ServableMetrics()
+    kind: ClassVar[str] = "model"
     is_auto: bool = False
     straight_outputs: Collection[str] = ()
     #: How many calls may be under way, streams aside; None for any number.

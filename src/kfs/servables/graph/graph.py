@@ -59,6 +59,8 @@ _STREAM = infer_method(stream=True)
 class Graph(Servable):
     """A graph file, with what its nodes prepared."""
 
+    kind = "graph"
+
     def __init__(self, name: str, plan: Plan, setting: Setting, metrics: GraphMetrics) -> None:
         self.name = name
         self.metrics: GraphMetrics = metrics

@@ -30,6 +30,7 @@ class Pipeline(Servable):
     """A checked plan, with its custom nodes initialized; models are leased per inference."""
 
     version = 1
+    kind = "pipeline"
 
     def __init__(
         self,
@@ -148,8 +149,9 @@ def _model_interface(node: NodeSpec, source: ServableSource) -> Interface | Pipe
     except ServingError as error:
         return _missing_model(node, str(error))
     try:
-        if isinstance(lease.servable, Pipeline):
-            return _missing_model(node, "it is a pipeline; only models can be used")
+        kind = lease.servable.kind
+        if kind != Servable.kind:
+            return _missing_model(node, f"it is a {kind}; only models can be used")
         return Interface(lease.servable.signature, lease.servable.is_auto)
     finally:
         lease.release()
