@@ -75,6 +75,17 @@ def test_structures() -> None:
         assert np.array_equal(np.asarray(Tensor("x", part)), part)
 
 
+@pytest.mark.parametrize("dtype", [object, [("a", "i4"), ("b", object)]])
+def test_objects_are_no_numbers(dtype: Any) -> None:
+    with pytest.raises(TypeError, match="'x': expected a buffer of numbers or bytes"):
+        Tensor("x", np.zeros(2, dtype))
+
+
+def test_a_field_may_have_any_name() -> None:
+    array = np.zeros(2, [("O", "i4")])
+    assert np.array_equal(np.asarray(Tensor("x", array)), array)
+
+
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_bytes_are_numbers(kind: Any) -> None:
     tensor = Tensor("x", kind(b"abc"))

@@ -20,7 +20,7 @@ class Tensor(Buffer):
         datatype: likewise; a name of the KServe protocol, or one of your own.
 
     Raises:
-        TypeError: the object has no buffer.
+        TypeError: the object has no buffer, or one of Python objects.
     """
 
     def __new__(

@@ -38,6 +38,11 @@ cdef class Tensor:
         self.name = name
         self.ref_obj = buffer
         view = memoryview(buffer)
+        if "O" in view.format and _holds_objects(view.format):
+            # Their addresses would be sent, and mean nothing to whoever reads them.
+            raise TypeError(
+                f"tensor {name!r}: expected a buffer of numbers or bytes; found Python objects"
+            )
         # What the memory is, also where a copy without gaps has to stand for it.
         self.format = view.format.encode()
         self._set_sizes(view.shape, view.itemsize)
@@ -108,6 +113,11 @@ def _datatype_of(str format, Py_ssize_t itemsize):
     """The datatype of a buffer's format; a format without one stands for itself."""
     letter = format[1:] if format[:1] in ("@", "=", "<") else format
     return _DATATYPES.get(letter) or _BY_SIZE.get((letter, itemsize)) or format
+
+
+def _holds_objects(str format):
+    """Whether there are any but for the names of fields, which stand between colons."""
+    return "O" in "".join(format.split(":")[::2])
 
 
 def from_server(
