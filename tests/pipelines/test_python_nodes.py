@@ -10,6 +10,7 @@ from pipelines.pipes import X, custom, entry, infer, load, model, refused
 
 from kfs.repository.catalog import Catalog
 from kfs.servables.pipeline import Library, LibrarySpec, PipelineError, open_library
+from kfs.servables.pipeline.python_node import PythonNode
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "custom_nodes"
 
@@ -73,6 +74,18 @@ def test_a_node_that_returns_nonsense(
 ) -> None:
     p = python_pipeline(models_catalog, tmp_path, body)
     with refused("INTERNAL", text):
+        infer(p, x=X)
+
+
+def test_what_no_node_should_raise_is_told_with_its_name(
+    models_catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exits(*_: object) -> None:
+        raise SystemExit(3)
+
+    p = python_pipeline(models_catalog, tmp_path, "pass")
+    monkeypatch.setattr(PythonNode, "execute", exits)
+    with refused("INTERNAL", "Node: n"):
         infer(p, x=X)
 
 
