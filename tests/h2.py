@@ -43,14 +43,14 @@ def header(name: str, value: str) -> bytes:
     return b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
 
 
-def call_headers(method: str) -> bytes:
-    """What begins a call of a method of the inference service."""
+def call_headers(method: str, service: str = "inference.GRPCInferenceService") -> bytes:
+    """What begins a call of a method, of the inference service unless told otherwise."""
     return b"".join(
         header(name, value)
         for name, value in (
             (":method", "POST"),
             (":scheme", "http"),
-            (":path", f"/inference.GRPCInferenceService/{method}"),
+            (":path", f"/{service}/{method}"),
             (":authority", "localhost"),
             ("te", "trailers"),
             ("content-type", "application/grpc"),

@@ -9,7 +9,7 @@ import models
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
-from conftest import ServeModels, loopback
+from conftest import ServeModels, loopback, wait_until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
@@ -20,6 +20,7 @@ from wire import Stub, infer_request
 from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs._proto import health_list_pb2 as list_pb
 from kfs.cli.app import Server
+from kfs.server import health
 from kfs.settings import ModelSettings
 
 
@@ -150,12 +151,12 @@ def test_a_bfloat16_output_is_told_but_not_served(serve: ServeModels, tmp_path: 
 
 
 def test_health_of_the_server_and_of_every_servable(channel: grpc.Channel) -> None:
-    health = health_pb2_grpc.HealthStub(channel)
+    stub = health_pb2_grpc.HealthStub(channel)
     for service in ("", "dummy"):
-        answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=30)
+        answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=30)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
     with pytest.raises(grpc.RpcError) as caught:
-        health.Check(health_pb2.HealthCheckRequest(service="nope"), timeout=30)
+        stub.Check(health_pb2.HealthCheckRequest(service="nope"), timeout=30)
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     call = channel.unary_unary(
         "/grpc.health.v1.Health/List",
@@ -164,6 +165,52 @@ def test_health_of_the_server_and_of_every_servable(channel: grpc.Channel) -> No
     )
     listed = call(list_pb.HealthListRequest(), timeout=30)
     assert {"", "dummy", "strings"} <= set(listed.statuses)
+
+
+def test_who_watches_the_health_hears_of_changes_until_the_server_stops(
+    serve: ServeModels, repository: Path
+) -> None:
+    server = serve(ModelSettings("dummy", repository / "dummy"))
+    request = health_pb2.HealthCheckRequest
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        whole = stub.Watch(request())
+        later = stub.Watch(request(service="later"))
+        gone = stub.Watch(request(service="dummy"))
+        assert next(gone).status == health.SERVING
+        gone.cancel()
+        assert next(whole).status == health.SERVING
+        assert next(later).status == health.SERVICE_UNKNOWN
+        server._health.set_servable("later", serving=True)
+        assert next(later).status == health.SERVING
+        server.stop(grace_s=60)  # which does not wait for them
+        for watch in (whole, later):
+            assert next(watch).status == health.NOT_SERVING
+            with pytest.raises(grpc.RpcError):
+                next(watch)
+
+
+def test_more_watches_than_are_allowed_are_refused(
+    monkeypatch: pytest.MonkeyPatch, serve: ServeModels
+) -> None:
+    monkeypatch.setattr(health, "MAX_WATCHES", 1)
+    server = serve()
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        first = stub.Watch(health_pb2.HealthCheckRequest())
+        next(first)
+        with pytest.raises(grpc.RpcError) as caught:
+            next(stub.Watch(health_pb2.HealthCheckRequest()))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        first.cancel()
+
+        def is_let_in() -> bool:
+            try:
+                return bool(next(stub.Watch(health_pb2.HealthCheckRequest())))
+            except grpc.RpcError:
+                return False
+
+        wait_until(is_let_in)
 
 
 def test_reflection_describes_the_services(channel: grpc.Channel) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import resource
+import shutil
 import signal
 import socket
 import struct
@@ -20,11 +21,13 @@ import numpy as np
 import psutil
 import pytest
 from conftest import wait_until
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from h2 import Connection, begin_call, frame, message, setting
 from server_process import ServerProcess, server_process
 from wire import Stub, infer_request
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
+from kfs.server import health
 
 MIB = 1 << 20
 
@@ -365,6 +368,31 @@ def test_unary_answers_that_are_not_read_go_with_their_connection(victim: Victim
     for _ in range(50):
         with Connection(victim.port, setting(h2.INITIAL_WINDOW_SIZE, 0)) as connection:
             connection.send(begin_call(1), *data_frames(1, request), frame(h2.DATA, 1, 1))
+
+
+def test_a_watch_that_is_not_read_keeps_nobody_waiting(repository: Path, tmp_path: Path) -> None:
+    """Neither who asks for the health, nor who reloads a model, nor the end."""
+    base = tmp_path / "m"
+    shutil.copytree(repository / "dummy", base)
+    flags = {"model_name": "m", "model_path": base, "drain_seconds": 1}
+    begin = frame(h2.HEADERS, h2.END_HEADERS, 1, h2.call_headers("Watch", health.SERVICE))
+    with server_process(tmp_path / "log", **flags) as served:
+        served.wait_until_ready()
+        with (
+            Connection(served.port, setting(h2.INITIAL_WINDOW_SIZE, 0)) as connection,
+            grpc.insecure_channel(f"127.0.0.1:{served.port}") as channel,
+        ):
+            asking = health_pb2.HealthCheckRequest(service="m")
+            request = frame(h2.DATA, h2.END_STREAM, 1, message(asking.SerializeToString()))
+            connection.send(begin, request)
+            begun = (found for found in connection.frames() if found.kind == h2.HEADERS)
+            assert next(begun).stream == 1  # its status comes next, and is not let out
+            stub = health_pb2_grpc.HealthStub(channel)
+            assert stub.Check(asking, timeout=10).status == health.SERVING
+            shutil.rmtree(base)
+            wait_until(lambda: stub.Check(asking, timeout=10).status == health.NOT_SERVING)
+            served.process.terminate()
+            assert served.process.wait(20) == 0
 
 
 # Requests that promise terabytes

@@ -21,7 +21,7 @@ from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.errors import ServingError
 from kfs.servables.base import CallContext
 from kfs.server.control import ControlHandler
-from kfs.server.health import Health
+from kfs.server.health import MAX_WATCHES, Health
 from kfs.server.infer import InferHandler
 from kfs.server.status import status_of
 from kfs.server.threads import (
@@ -107,7 +107,7 @@ def make_server(
         reflection_threads,  # all others have their own
         options=_options(settings),
         # What waits for a thread is bounded, too.
-        maximum_concurrent_rpcs=n_streams + MAX_CONTROL_THREADS,
+        maximum_concurrent_rpcs=n_streams + MAX_WATCHES + MAX_CONTROL_THREADS,
     )
     unary_calls = (
         UnaryCalls(server, {f"/{SERVICE}/ModelInfer": infer.infer}, threads, n_calls),
@@ -122,7 +122,9 @@ def make_server(
     services = (SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)
     reflection.enable_server_reflection(services, server, pool=_reflection_pool())
     server.add_generic_rpc_handlers((_UnknownMethods(),))  # asked last
-    return Transport(server, unary_calls, (threads, stream_threads, reflection_threads))
+    return Transport(
+        server, unary_calls, (threads, stream_threads, reflection_threads, health.threads)
+    )
 
 
 class _UnknownMethods(grpc.GenericRpcHandler):
