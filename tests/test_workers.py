@@ -12,7 +12,9 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from textwrap import indent
 
 import grpc
 import numpy as np
@@ -20,6 +22,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 from conftest import wait_until
+from server_process import ServerProcess
 from site_of_models import Site, ask
 from wire import Stub, infer_request
 
@@ -183,6 +186,62 @@ def test_running_calls_finish_when_the_server_stops(
         call = stub.ModelInfer.future(infer_request("slow", shape=ones.shape, raw=ones.tobytes()))
         assert running.stop() == 0
         assert call.result().outputs
+
+
+SUPERVISOR = """
+import sys
+from kfs.cli.workers import run_workers
+from kfs.digits import MODEL_NAME, MODEL_PATH
+from kfs.settings import ModelSettings, ServerSettings
+from workers_set_up import set_up
+
+if __name__ == "__main__":
+    import logging
+    logging.basicConfig(level="INFO", stream=sys.stdout)
+    settings = ServerSettings(
+        models=(ModelSettings(MODEL_NAME, MODEL_PATH),), port=0, n_workers=2,
+        grpc_bind_address=("127.0.0.1",), poll_wait_s=0.001, drain_s=int(sys.argv[1]),
+    )
+    sys.exit(run_workers(settings, set_up))
+"""
+
+
+@contextmanager
+def supervisor(folder: Path, drain_s: int, set_up: str) -> Iterator[ServerProcess]:
+    """A supervisor that looks for changes all the time, and workers with a part of their own."""
+    (folder / "workers_set_up.py").write_text(f"def set_up():\n{indent(set_up, '    ')}\n")
+    (folder / "supervisor.py").write_text(SUPERVISOR)
+    log = folder / "log"
+    with log.open("wb") as file:
+        command = [sys.executable, "-u", str(folder / "supervisor.py"), str(drain_s)]
+        process = subprocess.Popen(command, stdout=file, stderr=file)
+    try:
+        yield ServerProcess(process, log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def children(process: ServerProcess) -> list[psutil.Process]:
+    found = psutil.Process(process.process.pid).children()
+    return [child for child in found if "spawn_main" in " ".join(child.cmdline())]
+
+
+def test_workers_that_read_nothing_keep_their_supervisor_from_nothing(tmp_path: Path) -> None:
+    """Neither from its end, for which they get their time together and not each."""
+    with supervisor(tmp_path, 0, "pass") as running:
+        wait_until(lambda: running.has_said("kfs.workers:Ready"))
+        stopped = children(running)
+        for worker in stopped:
+            worker.suspend()
+        # It goes on to look, more often than there is room for in the links.
+        counted = psutil.Process(running.process.pid).num_ctx_switches
+        enough = counted().voluntary + 1000
+        wait_until(lambda: counted().voluntary > enough)
+        running.process.terminate()
+        assert running.process.wait(16) == 0
+        assert running.log.read_text().count("is killed") == 2
+        assert not any(worker.is_running() for worker in stopped)
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_start(tmp_path: Path) -> None:

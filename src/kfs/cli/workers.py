@@ -36,7 +36,7 @@ from kfs.settings import ServerSettings
 _log = logging.getLogger("kfs.workers")
 
 # What supervisor and workers say to each other; a worker that cannot start says why.
-_READY, _POLL, _STOP = "ready", "poll", "stop"
+_READY, _POLL, _POLLED, _STOP = "ready", "poll", "polled", "stop"
 
 # A worker that dies young is started again after a while, which doubles.
 _YOUNG_S = 30.0
@@ -83,6 +83,7 @@ class _Worker:
     def __init__(self, number: int) -> None:
         self.number = number
         self.is_ready = False
+        self._is_polling = False
         self.started = 0.0
         #: When to start it again.
         self.due = 0.0
@@ -93,6 +94,7 @@ class _Worker:
     def start(self, settings: ServerSettings, set_up: Callable[[], None]) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would copy locks that are held
         self.link, theirs = context.Pipe()
+        self._is_polling = False
         self.started = time.monotonic()
         self._process = context.Process(
             target=_work, args=(settings, theirs, set_up), name=f"worker-{self.number}"
@@ -100,10 +102,26 @@ class _Worker:
         self._process.start()
         theirs.close()  # so that the end of the worker is the end of the link
 
-    def tell(self, word: str) -> None:
-        if self.link is not None:
-            with contextlib.suppress(OSError):  # it has died, as the link will say
-                self.link.send(word)
+    def poll(self) -> None:
+        """Tell it to look for changes, unless it is still about something else.
+
+        What it does not read fills the link, and who writes to a full one waits.
+        """
+        if self.is_ready and not self._is_polling:
+            self._is_polling = True
+            self._tell(_POLL)
+
+    def has_polled(self) -> None:
+        self._is_polling = False
+
+    def tell_end(self) -> None:
+        if self._process is not None:
+            self._tell(_STOP)
+
+    def _tell(self, word: str) -> None:
+        assert self.link is not None
+        with contextlib.suppress(OSError):  # it has died, as the link will say
+            self.link.send(word)
 
     def bury(self) -> None:
         """Take note of its end, and choose when to start it again."""
@@ -114,9 +132,9 @@ class _Worker:
         _log.error("Worker %d ended with exit code %s; starting it again in %g s",
                    self.number, code, self._backoff_s)  # fmt: skip
 
-    def stop(self, drain_s: float) -> None:
+    def stop(self, deadline: float) -> None:
         if self._process is not None:
-            self._end(drain_s + _END_S)
+            self._end(max(deadline - time.monotonic(), 0))
 
     def _end(self, timeout_s: float) -> int | None:
         assert self._process is not None
@@ -165,12 +183,15 @@ class _Supervisor:
                     self._start(worker)
             if interval_s and time.monotonic() >= look:
                 look = time.monotonic() + interval_s
-                self._tell_all(_POLL)
+                for worker in self._workers:
+                    worker.poll()
 
     def stop(self) -> None:
-        self._tell_all(_STOP)
         for worker in self._workers:
-            worker.stop(self._settings.drain_s)
+            worker.tell_end()
+        deadline = time.monotonic() + self._settings.drain_s + _END_S
+        for worker in self._workers:
+            worker.stop(deadline)
 
     def _start(self, worker: _Worker) -> None:
         # All look for changes when they are told to, at the same time.
@@ -193,7 +214,9 @@ class _Supervisor:
                 raise StartError(f"worker {worker.number} ended while it started") from None
             worker.bury()
             return
-        if word == _READY:
+        if word == _POLLED:
+            worker.has_polled()
+        elif word == _READY:
             worker.is_ready = True
             if not self._was_ready and self.is_ready():
                 self._was_ready = True
@@ -202,10 +225,6 @@ class _Supervisor:
             raise StartError(word)
         else:
             _log.error("Worker %d cannot start: %s", worker.number, word)
-
-    def _tell_all(self, word: str) -> None:
-        for worker in self._workers:
-            worker.tell(word)
 
 
 def _work(settings: ServerSettings, supervisor: Connection, set_up: Callable[[], None]) -> None:
@@ -235,6 +254,8 @@ def _work(settings: ServerSettings, supervisor: Connection, set_up: Callable[[],
             if word == _STOP:
                 break
             server.repository.look()
+            with contextlib.suppress(OSError):  # it is gone, as the link will say
+                supervisor.send(_POLLED)
         leave_stuck(server.stop())
 
 
