@@ -188,6 +188,19 @@ def test_running_calls_finish_when_the_server_stops(
         assert call.result().outputs
 
 
+#: Each worker says so and hangs, as one that reads from a disk that does not answer: for a
+#: minute, or until it is told to load nothing more.
+HANGS = """
+import time
+from kfs.repository.repository import Repository
+
+def hang(self, *_):
+    print("hangs", flush=True)
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not self.is_stopped:
+        time.sleep(0.01)
+"""
+
 SUPERVISOR = """
 import sys
 from kfs.cli.workers import run_workers
@@ -225,6 +238,16 @@ def supervisor(folder: Path, drain_s: int, set_up: str) -> Iterator[ServerProces
 def children(process: ServerProcess) -> list[psutil.Process]:
     found = psutil.Process(process.process.pid).children()
     return [child for child in found if "spawn_main" in " ".join(child.cmdline())]
+
+
+@pytest.mark.parametrize("method", ["load", "poll"])
+def test_workers_hear_the_end_while_they_load_and_look(tmp_path: Path, method: str) -> None:
+    set_up = f"{HANGS}\nRepository.{method} = hang"
+    with supervisor(tmp_path, 60, set_up) as running:
+        wait_until(lambda: running.log.read_text().count("hangs") == 2)
+        running.process.terminate()
+        assert running.process.wait(20) == 0
+        assert "is killed" not in running.log.read_text()
 
 
 def test_workers_that_read_nothing_keep_their_supervisor_from_nothing(tmp_path: Path) -> None:

@@ -117,6 +117,7 @@ class _Worker:
     def tell_end(self) -> None:
         if self._process is not None:
             self._tell(_STOP)
+            self._process.terminate()  # which it hears while it loads or looks, too
 
     def _tell(self, word: str) -> None:
         assert self.link is not None
@@ -231,8 +232,13 @@ def _work(settings: ServerSettings, supervisor: Connection, set_up: Callable[[],
     """The life of a worker."""
     set_up()
     share_cores(settings.n_workers)
-    with end_signals() as end:
-        server = None
+    server = None
+
+    def stop_loading() -> None:
+        if server is not None:
+            server.repository.stop()
+
+    with end_signals(stop_loading) as end:
         try:
             server = Server(settings, settings.metrics)
             server.start()
