@@ -149,6 +149,31 @@ def test_a_handler_that_never_returns_does_not_keep_the_server_from_ending(
         assert "Calls that are stuck are left: 1" in server.log.read_text()
 
 
+HANGING_LOOK = """
+import threading
+from kfs.cli import main
+from kfs.repository.repository import Repository
+
+def hang(self):
+    print("hangs", flush=True)
+    threading.Event().wait()
+
+Repository.look = hang
+main()
+"""
+
+
+def test_a_load_that_hangs_does_not_keep_the_server_from_ending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server_process.KFS_FAST", [sys.executable, "-c", HANGING_LOOK])
+    with server_process(tmp_path / "log") as server:
+        wait_until(lambda: server.has_said("hangs\n"))
+        server.process.terminate()
+        assert server.process.wait(20) == 0
+        assert "Calls that are stuck are left: 1" in server.log.read_text()
+
+
 def test_a_deadline_ends_the_wait_for_a_slot(serve: ServeModels, slow: Path) -> None:
     server = serve(ModelSettings("slow", slow, nireq=1))
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:

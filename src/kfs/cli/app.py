@@ -134,14 +134,15 @@ class Server:
             grace_s: seconds to wait for running calls; None takes it from the settings.
 
         Returns:
-            How many calls are stuck and did not end.
+            How many calls are stuck and did not end, a load among them.
         """
         self._stopping.set()
         self._health.enter_shutdown()
         self.repository.stop()
         n_stuck = self._transport.stop(self.settings.drain_s if grace_s is None else grace_s)
         self._side_port.stop()
-        self.repository.close()
+        if not self.repository.close():
+            n_stuck += 1
         return n_stuck
 
     def _is_to_get_traffic(self) -> bool:

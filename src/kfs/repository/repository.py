@@ -27,6 +27,9 @@ OnChange = Callable[[str, bool], None]
 _ATTEMPTS = 3
 _ATTEMPT_WAIT_S = 0.01
 
+# What a load gets to finish when the server ends, after its running calls had their time.
+_END_S = 5.0
+
 
 class Repository:
     """Loads, replaces and retires servables; one writer at a time.
@@ -115,18 +118,25 @@ class Repository:
     def is_stopped(self) -> bool:
         return self._stopping.is_set()
 
-    def close(self) -> None:
+    def close(self) -> bool:
         """Stop, and unload everything, so that copies of what is in clouds are removed.
 
         What a call still uses is unloaded when the call ends.
+
+        Returns:
+            Whether it is done: a load that hangs holds everything as it is.
         """
         self.stop()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_END_S)
+            if self._thread.is_alive():
+                _log.warning("What is being loaded is left: it takes longer than %g s", _END_S)
+                return False
         for name in self._catalog.snapshot:
             for version in self._catalog.available(name).values():
                 version.retire()
         self._models.close()
+        return True
 
     def _watch(self, interval_s: float) -> None:
         while not self._stopping.wait(interval_s):
