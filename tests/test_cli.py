@@ -298,6 +298,13 @@ def test_help_names_every_flag_but_those_never_served() -> None:
         (["models", "--url", "localhost"], 64, "expected host:port, such as localhost:9000; found"),
         (["models", "--url", "http://localhost:9000"], 64, "expected host:port"),
         (["serve", "--model_version_policy", "latest"], 64, 'found "latest"'),
+        (["serve", "--grpc_channel_arguments", "a=2147483648"], 64, "found 2147483648"),
+        (["serve", "--grpc_channel_arguments", "a=-" + "9" * 5000], 64, "numbers of 32 bits"),
+        (
+            ["serve", "--workers", "2", "--port", "0", "--grpc_bind_address", "a" * 64],
+            1,
+            "this is no host name",
+        ),
     ],
 )
 def test_exit_codes_and_messages(arguments: list[str], code: int, text: str) -> None:

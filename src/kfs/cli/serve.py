@@ -57,6 +57,9 @@ REFUSED = {
 VALUELESS = ("allow_credentials", "pull", "list_models", "stateful", "low_latency_transformation",
               "verbose_response", "overwrite_models")  # fmt: skip
 
+# Python refuses to read very long numbers.
+_MAX_DIGITS = 100
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -117,9 +120,20 @@ def _parse_arguments(
         if not equals and pair:
             raise click.BadParameter(f"expected key=value,key=value; found {pair}")
         if key:
-            number = value.removeprefix("-").isdecimal()
-            arguments[key.strip()] = int(value) if number else value
+            arguments[key.strip()] = _parse_number(value) if _is_number(value) else value
     return arguments
+
+
+def _is_number(text: str) -> bool:
+    return text.removeprefix("-").isdecimal()
+
+
+def _parse_number(text: str) -> int:
+    """A number as gRPC takes it, an int of C."""
+    number = int(text) if len(text) <= _MAX_DIGITS else None
+    if number is None or not -(1 << 31) <= number < 1 << 31:
+        raise click.BadParameter(f"expected numbers of 32 bits; found {text}")
+    return number
 
 
 def _parse_addresses(context: click.Context, option: click.Parameter, text: str) -> tuple[str, ...]:

@@ -296,5 +296,7 @@ def _reserved_port(settings: ServerSettings) -> Iterator[int]:
                 reserved.bind(address)
             except OSError as error:
                 raise ListenError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+            except UnicodeError:  # a label of more than 63 characters, for instance
+                raise ListenError(f"cannot listen on {host}:{port}: this is no host name") from None
             port = reserved.getsockname()[1]
         yield port
