@@ -178,12 +178,15 @@ def test_running_calls_finish_when_the_server_stops(
     start: Callable[..., Running], tmp_path: Path, slow: Path
 ) -> None:
     shutil.copytree(slow, tmp_path / "slow")
-    running = start("--model_name", "slow", "--model_path", str(tmp_path / "slow"))
+    model = ("--model_name", "slow", "--model_path", str(tmp_path / "slow"))
+    running = start(*model, "--metrics_enable")
+    come = re.compile(r'^ovms_(current_requests|requests_success){.*name="slow".*} 1', re.M)
     ones = np.ones((600, 600), np.float32)
     with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
         stub = Stub(channel)
         stub.ServerLive(pb.ServerLiveRequest())
         call = stub.ModelInfer.future(infer_request("slow", shape=ones.shape, raw=ones.tobytes()))
+        wait_until(lambda: come.search(running.get("/metrics")[1]) is not None)
         assert running.stop() == 0
         assert call.result().outputs
 
