@@ -14,9 +14,11 @@ import pytest
 from pipelines.pipes import X, custom, entry, infer, load, model, model_catalog, refused
 
 from kfs.datatypes import DATATYPES
+from kfs.helpers import Helpers
 from kfs.repository.catalog import Catalog
 from kfs.servables.base import CallContext
 from kfs.servables.model.slots import Slot
+from kfs.servables.pipeline import run
 from kfs.signature import Signature, TensorSpec, fixed
 from kfs.tensors.arrays import StringTensor, Tensor, TensorMap
 
@@ -247,6 +249,20 @@ def test_sessions_run_side_by_side_when_nothing_is_known_of_them() -> None:
     config = entry(["x"], nodes, **{f"{name}_y": f"{name}.y" for name in names})
     p = load(Catalog(), config, {"meeting": Meeting()})
     assert len(infer(p, x=X)) == 3
+
+
+def test_sessions_run_one_after_the_other_where_the_system_has_no_more_threads(
+    models_catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(run, "_pool", lambda: Helpers(4))
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    shards = load(
+        models_catalog, entry(["b"], [model("n", "dummy", b="request.b")], split=3, a="n.a")
+    )
+    assert np.array_equal(infer(shards, b=np.stack([X, 2 * X, X]))["a"][1], 2 * X + 1)
 
 
 def test_siblings_infer_in_as_many_slots_as_their_model_has(

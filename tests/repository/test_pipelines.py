@@ -285,7 +285,8 @@ def test_a_pipeline_that_fails_as_nobody_expects_says_so_and_leaves_the_others(s
 def test_a_library_that_cannot_be_opened_and_then_can(site: Site) -> None:
     compile_library(C_NODES / "ops.c", site.root)
     site.pipelines = [custom_chain(1)]
-    for broken in ({"other": "libops.so"}, {"ops": "libnothing.so"}, {"ops": "a/../libops.so"}):
+    missing = ["libnothing.so", "a/../libops.so", "lib\ud800.so"]
+    for broken in ({"other": "libops.so"}, *({"ops": path} for path in missing)):
         site.libraries = broken
         if site.server is None:
             stub = site.start()

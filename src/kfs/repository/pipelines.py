@@ -76,6 +76,12 @@ class Pipelines:
             except PipelineError as error:
                 self._by_name.setdefault(spec.name, error)
                 _log.error("%s", error)
+            except Exception as error:  # pipelines without it are loaded all the same
+                reason = f"library {spec.name}: {type(error).__name__}: {error}"
+                self._by_name.setdefault(
+                    spec.name, PipelineError("NODE_LIBRARY_LOAD_FAILED_OPEN", reason)
+                )
+                _log.exception("Unexpected error while library %s was opened", spec.name)
 
     def _parts(self, spec: PipelineSpec) -> tuple[object, ...]:
         return (spec, *self._used_libraries(spec), *self._used_models(spec))

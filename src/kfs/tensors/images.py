@@ -14,7 +14,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ import numpy as np
 
 from kfs import errors
 from kfs.errors import ServingError, Status
+from kfs.helpers import Helpers
 from kfs.settings import MAX_MESSAGE_NBYTES, MAX_PIXELS_VARIABLE
 from kfs.signature import Dim, TensorSpec, expand_layout, format_shape
 from kfs.tensors.arrays import Array
@@ -91,7 +92,7 @@ def decode_images(items: Sequence[Buffer], spec: TensorSpec, *, raw: bool = Fals
         raise _fault(errors.UNSUPPORTED_LAYOUT, f"Expected: N...HWC; Actual: {spec.layout}", spec)
     _check_batch(items, spec, raw=raw)
     work = _Work(items, spec)
-    helpers = [_pool().submit(work.help) for _ in range(_n_helpers(items))]
+    helpers = [helper for _ in range(_n_helpers(items)) if (helper := _pool().call(work.help))]
     try:
         work.lead()
     finally:
@@ -128,8 +129,8 @@ def _check_batch(items: Sequence[Buffer], spec: TensorSpec, *, raw: bool) -> Non
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max((os.cpu_count() or 1) - 1, 1), thread_name_prefix="decode")
+def _pool() -> Helpers:
+    return Helpers(max((os.cpu_count() or 1) - 1, 1), thread_name_prefix="decode")
 
 
 def _n_helpers(items: Sequence[Buffer]) -> int:

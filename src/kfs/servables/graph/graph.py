@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from kfs._fast.response import write_error, write_response
 from kfs._fast.wire import Request
 from kfs.datatypes import UNSUPPORTED
 from kfs.errors import ServingError, Status
+from kfs.helpers import Helpers
 from kfs.metrics.servables import GraphMetrics, infer_method
 from kfs.servables.answers import check_outputs
 from kfs.servables.base import (
@@ -69,7 +69,7 @@ class Graph(Servable):
         self._prepared = Prepared(plan, setting)
         self._inputs = {port.name: port for port in plan.inputs}
         self._output_names = [port.name for port in plan.outputs]
-        self._workers = ThreadPoolExecutor(_MAX_WORKERS, thread_name_prefix=f"graph-{name}")
+        self._workers = Helpers(_MAX_WORKERS, thread_name_prefix=f"graph-{name}")
         self.signature = Signature.of(
             [TensorSpec(port.name, UNSUPPORTED, ()) for port in plan.inputs],
             [TensorSpec(port.name, UNSUPPORTED, ()) for port in plan.outputs],

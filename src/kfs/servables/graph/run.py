@@ -13,11 +13,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
 from typing import Any
 
 from kfs import errors
 from kfs.errors import Code, ServingError
+from kfs.helpers import Helpers
 from kfs.servables.base import CallContext
 from kfs.servables.graph.calculator import (
     DONE,
@@ -87,7 +87,7 @@ class Instance:
         call: CallContext,
         side_packets: Mapping[str, Any],
         on_output: OnOutput,
-        pool: Executor | None = None,
+        pool: Helpers | None = None,
         on_failure: Callable[[ServingError], None] | None = None,
     ) -> None:
         self._prepared = prepared
@@ -265,9 +265,8 @@ class Instance:
             if ready is None:
                 self._pass_bound(node)
                 continue
-            if self._is_left_to_others(node, until_s):
+            if self._is_left_to_others(node, until_s) and self._lend_thread():
                 self._touch(node)
-                self._lend_thread()
                 return None
             node.is_closing = ready is CLOSE
             if not node.is_closing:
@@ -321,10 +320,12 @@ class Instance:
         if any(self._is_long(node) and node.ready() is not None for node in self._touched):
             self._lend_thread()
 
-    def _lend_thread(self) -> None:
+    def _lend_thread(self) -> bool:
+        """Whether one was to be had."""
         assert self._pool is not None
-        self._n_workers += 1
-        self._pool.submit(self._work)
+        is_lent = self._pool.call(self._work) is not None
+        self._n_workers += is_lent  # before it looks: the lock is held
+        return is_lent
 
     # Work; without the lock but for looking.
 

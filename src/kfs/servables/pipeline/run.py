@@ -15,11 +15,12 @@ import os
 import threading
 import time
 from collections.abc import Collection, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import cache
 
 from kfs import errors
 from kfs.errors import ServingError
+from kfs.helpers import Helpers
 from kfs.servables.base import CallContext
 from kfs.servables.pipeline.nodes import Node
 from kfs.servables.pipeline.plan import Feed, Plan, Step
@@ -44,8 +45,8 @@ _ENDED = (errors.DEADLINE_EXCEEDED, errors.CANCELLED)
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="pipeline")
+def _pool() -> Helpers:
+    return Helpers(_MAX_THREADS, thread_name_prefix="pipeline")
 
 
 def run_plan(
@@ -286,9 +287,15 @@ class _Run:
         wanted = min(len(self._ready) - 1, _MAX_HELPERS) - self._n_helpers
         if wanted <= 0 or not (self._is_long(ready[0][0]) or self._is_long(ready[-1][0])):
             return
-        self._n_helpers += wanted
         for _ in range(wanted):
-            self._helpers.append(_pool().submit(self._work, leads=False))
+            helper = _pool().call(self._help)
+            if helper is None:
+                return
+            self._n_helpers += 1  # before it looks: the lock is held
+            self._helpers.append(helper)
+
+    def _help(self) -> None:
+        self._work(leads=False)
 
     def _is_long(self, step: Step) -> bool:
         """Whether threads are worth waking for it; so they are for what never ran."""
