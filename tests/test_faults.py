@@ -273,6 +273,26 @@ def test_a_folder_that_stops_answering_is_served_as_it_was(site: Site, network: 
     wait_until(lambda: site.poll() is None and ask(stub, "far") == 4)
 
 
+def test_a_look_that_gets_no_thread_is_made_up_for_by_the_next(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    site.add("m", 1)
+    stub = site.start()
+    plus(site.root / "m" / "2", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        site.poll()
+    assert site.server
+    assert "can't start new thread" in str(site.server.catalog.entry("m").error)
+    assert ask(stub, "m") == 1
+    site.poll()
+    assert site.server.catalog.entry("m").error is None
+    assert ask(stub, "m") == 2
+
+
 # The file of the configuration
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, wait
 
 from kfs.repository.storage.base import ModelFolder, NoAnswerError, Storage
@@ -75,11 +75,21 @@ def look_at(storages: Iterable[PatientStorage]) -> None:
 
 def _ask(queue: deque[PatientStorage]) -> None:
     def ask() -> None:
-        while queue:
-            try:
-                storage = queue.popleft()
-            except IndexError:  # one that hung has come back and was faster
-                return
+        for storage in _taken_from(queue):
             storage._look()
 
-    threading.Thread(target=ask, name="look", daemon=True).start()
+    try:
+        threading.Thread(target=ask, name="look", daemon=True).start()
+    except RuntimeError as error:  # the system has no more; they can be asked again
+        for storage in _taken_from(queue):
+            fault = NoAnswerError(f"{storage._base_path} was not asked: {error}")
+            storage._answer.set_exception(fault)
+
+
+def _taken_from(queue: deque[PatientStorage]) -> Iterator[PatientStorage]:
+    """Until none is left; a thread that hung may come back and take some as well."""
+    while queue:
+        try:
+            yield queue.popleft()
+        except IndexError:
+            return
