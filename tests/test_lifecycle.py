@@ -149,24 +149,26 @@ def test_a_handler_that_never_returns_does_not_keep_the_server_from_ending(
         assert "Calls that are stuck are left: 1" in server.log.read_text()
 
 
-HANGING_LOOK = """
+HANGING = """
 import threading
 from kfs.cli import main
-from kfs.repository.repository import Repository
+from kfs.repository import repository
 
-def hang(self):
+def hang(*_):
     print("hangs", flush=True)
     threading.Event().wait()
 
-Repository.look = hang
+repository.Repository.%s = hang
+repository._END_S = 0.5
 main()
 """
 
 
+@pytest.mark.parametrize("method", ["_apply", "_poll"])
 def test_a_load_that_hangs_does_not_keep_the_server_from_ending(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    monkeypatch.setattr("server_process.KFS_FAST", [sys.executable, "-c", HANGING_LOOK])
+    monkeypatch.setattr("server_process.KFS_FAST", [sys.executable, "-c", HANGING % method])
     with server_process(tmp_path / "log") as server:
         wait_until(lambda: server.has_said("hangs\n"))
         server.process.terminate()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from multiprocessing.connection import wait
 
@@ -23,15 +24,25 @@ def as_before() -> Iterator[None]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_end_is_told_once(number: signal.Signals) -> None:
-    called = []
-    with end_signals(lambda: called.append(number)) as end:
+    with end_signals() as end:
         assert not end.has_come()
         for _ in range(3):
             signal.raise_signal(number)
         assert wait([end.news], timeout=30) == [end.news]
         assert end.has_come()
         assert end.has_come()
-    assert called == [number]
+
+
+def test_who_waits_can_be_woken_without_an_end() -> None:
+    with end_signals() as end:
+        threading.Thread(target=end.wake).start()
+        assert wait([end.news], timeout=30) == [end.news]
+        assert not end.has_come()
+        for _ in range(100_000):
+            end.wake()
+        signal.raise_signal(signal.SIGTERM)
+        assert wait([end.news], timeout=30) == [end.news]
+    end.wake()
 
 
 def test_other_signals_end_nothing() -> None:

@@ -191,22 +191,22 @@ def test_running_calls_finish_when_the_server_stops(
         assert call.result().outputs
 
 
-#: Each worker says so and hangs, as one that reads from a disk that does not answer: for a
-#: minute, or until it is told to load nothing more.
+#: Each worker says so and hangs, as one that reads from a disk that does not answer.
 HANGS = """
-import time
-from kfs.repository.repository import Repository
+import threading
+from kfs.repository import repository
 
-def hang(self, *_):
+def hang(*_):
     print("hangs", flush=True)
-    end = time.monotonic() + 60
-    while time.monotonic() < end and not self.is_stopped:
-        time.sleep(0.01)
+    threading.Event().wait()
+
+repository._END_S = 0.5
+repository.Repository.{} = hang
 """
 
 SUPERVISOR = """
 import sys
-from kfs.cli.workers import run_workers
+from kfs.cli import workers
 from kfs.digits import MODEL_NAME, MODEL_PATH
 from kfs.settings import ModelSettings, ServerSettings
 from workers_set_up import set_up
@@ -218,18 +218,23 @@ if __name__ == "__main__":
         models=(ModelSettings(MODEL_NAME, MODEL_PATH),), port=0, n_workers=2,
         grpc_bind_address=("127.0.0.1",), poll_wait_s=0.001, drain_s=int(sys.argv[1]),
     )
-    sys.exit(run_workers(settings, set_up))
+    workers._END_S = float(sys.argv[2])
+    sys.exit(workers.run_workers(settings, set_up))
 """
 
 
 @contextmanager
-def supervisor(folder: Path, drain_s: int, set_up: str) -> Iterator[ServerProcess]:
-    """A supervisor that looks for changes all the time, and workers with a part of their own."""
+def supervisor(folder: Path, set_up: str, drain_s: int, end_s: float) -> Iterator[ServerProcess]:
+    """A supervisor that looks for changes all the time, and workers with a part of their own.
+
+    Args:
+        end_s: what workers get to end besides `drain_s`.
+    """
     (folder / "workers_set_up.py").write_text(f"def set_up():\n{indent(set_up, '    ')}\n")
     (folder / "supervisor.py").write_text(SUPERVISOR)
     log = folder / "log"
     with log.open("wb") as file:
-        command = [sys.executable, "-u", str(folder / "supervisor.py"), str(drain_s)]
+        command = [sys.executable, "-u", str(folder / "supervisor.py"), str(drain_s), str(end_s)]
         process = subprocess.Popen(command, stdout=file, stderr=file)
     try:
         yield ServerProcess(process, log)
@@ -243,19 +248,27 @@ def children(process: ServerProcess) -> list[psutil.Process]:
     return [child for child in found if "spawn_main" in " ".join(child.cmdline())]
 
 
-@pytest.mark.parametrize("method", ["load", "poll"])
+@pytest.mark.parametrize("method", ["_apply", "_poll"])
 def test_workers_hear_the_end_while_they_load_and_look(tmp_path: Path, method: str) -> None:
-    set_up = f"{HANGS}\nRepository.{method} = hang"
-    with supervisor(tmp_path, 60, set_up) as running:
+    with supervisor(tmp_path, HANGS.format(method), drain_s=60, end_s=0) as running:
         wait_until(lambda: running.log.read_text().count("hangs") == 2)
         running.process.terminate()
         assert running.process.wait(20) == 0
         assert "is killed" not in running.log.read_text()
 
 
+def test_workers_end_when_their_supervisor_is_gone_while_they_load(tmp_path: Path) -> None:
+    with supervisor(tmp_path, HANGS.format("_apply"), drain_s=60, end_s=0) as running:
+        wait_until(lambda: running.log.read_text().count("hangs") == 2)
+        workers = children(running)
+        running.process.kill()
+        _, alive = psutil.wait_procs(workers, timeout=60)
+        assert not alive
+
+
 def test_workers_that_read_nothing_keep_their_supervisor_from_nothing(tmp_path: Path) -> None:
     """Neither from its end, for which they get their time together and not each."""
-    with supervisor(tmp_path, 0, "pass") as running:
+    with supervisor(tmp_path, "pass", drain_s=0, end_s=4) as running:
         wait_until(lambda: running.has_said("kfs.workers:Ready"))
         stopped = children(running)
         for worker in stopped:
@@ -265,7 +278,7 @@ def test_workers_that_read_nothing_keep_their_supervisor_from_nothing(tmp_path: 
         enough = counted().voluntary + 1000
         wait_until(lambda: counted().voluntary > enough)
         running.process.terminate()
-        assert running.process.wait(16) == 0
+        assert running.process.wait(7.5) == 0
         assert running.log.read_text().count("is killed") == 2
         assert not any(worker.is_running() for worker in stopped)
 

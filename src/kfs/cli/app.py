@@ -6,10 +6,11 @@ import logging
 import os
 import sys
 import threading
+from concurrent.futures import Future
 from multiprocessing.connection import wait
 from types import TracebackType
 
-from kfs.cli.signals import end_signals
+from kfs.cli.signals import End, end_signals
 from kfs.errors import ModelLoadError
 from kfs.metrics.registry import Metrics
 from kfs.repository.catalog import Catalog
@@ -189,28 +190,46 @@ def metric_names(settings: ServerSettings) -> frozenset[str]:
 def run(settings: ServerSettings) -> int:
     """Serve until SIGTERM or SIGINT; the exit code: 0 after draining, 1 when it cannot start."""
     server = None
-
-    def stop_loading() -> None:
-        if server is not None:
-            server.repository.stop()
-
-    with end_signals(stop_loading) as end:
+    with end_signals() as end:
         try:
             server = Server(settings)
             server.start()
-            server.load()
+            loading = begin_load(server, end)
+            while not end.has_come():
+                wait([end.news])
+                if loading.done():
+                    loading.result()
         except (StartError, ModelLoadError, ConfigError) as error:
             print(f"kfs-fast: {error}", file=sys.stderr)
             if server is not None:
                 server.stop(0)
             return 1
-        while not end.has_come():
-            wait([end.news])
         _log.info("Stopping: running calls get %g s to finish", settings.drain_s)
         n_stuck = server.stop()
     _log.info("Stopped")
     leave_stuck(n_stuck)
     return 0
+
+
+def begin_load(server: Server, end: End) -> Future[None]:
+    """Load on a thread of its own, since a load may take long, or hang.
+
+    Returns:
+        What has the result, or the exception, of `Server.load`; the end has news then.
+    """
+    loading: Future[None] = Future()
+
+    def load() -> None:
+        try:
+            server.load()
+        except BaseException as error:
+            loading.set_exception(error)
+        else:
+            loading.set_result(None)
+        end.wake()
+
+    threading.Thread(target=load, name="load", daemon=True).start()
+    return loading
 
 
 def leave_stuck(n_stuck: int) -> None:

@@ -17,15 +17,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from kfs.cli.app import Server, StartError, leave_stuck, metric_names
+from kfs.cli.app import Server, StartError, begin_load, leave_stuck, metric_names
 from kfs.cli.signals import End, end_signals
 from kfs.errors import ModelLoadError
+from kfs.helpers import Helpers
 from kfs.metrics.registry import SHARED_FOLDER_VARIABLE, expose_shared, forget_process
 from kfs.repository.schema import ConfigError
 from kfs.servables.model import share_cores
@@ -233,36 +235,54 @@ def _work(settings: ServerSettings, supervisor: Connection, set_up: Callable[[],
     set_up()
     share_cores(settings.n_workers)
     server = None
-
-    def stop_loading() -> None:
-        if server is not None:
-            server.repository.stop()
-
-    with end_signals(stop_loading) as end:
+    with end_signals() as end:
         try:
             server = Server(settings, settings.metrics)
             server.start()
-            server.load()
+            _serve(server, begin_load(server, end), supervisor, end)
         except (StartError, ModelLoadError, ConfigError) as error:
-            supervisor.send(str(error))
+            _tell(supervisor, str(error))
             if server is not None:
                 server.stop(0)
             sys.exit(1)
-        supervisor.send(_READY)
-        while not end.has_come():
-            if supervisor not in wait([supervisor, end.news]):
-                continue
-            try:
-                word = supervisor.recv()
-            except (EOFError, OSError):
-                _log.error("The supervisor is gone")
-                break
-            if word == _STOP:
-                break
-            server.repository.look()
-            with contextlib.suppress(OSError):  # it is gone, as the link will say
-                supervisor.send(_POLLED)
         leave_stuck(server.stop())
+
+
+def _serve(server: Server, loading: Future[None], supervisor: Connection, end: End) -> None:
+    """Do what the supervisor says, until the end.
+
+    Raises:
+        ModelLoadError, ConfigError: from `loading`.
+    """
+    looker = Helpers(1)  # a look may hang, too
+    is_ready = False
+
+    def look() -> None:
+        server.repository.look()
+        _tell(supervisor, _POLLED)
+
+    while not end.has_come():
+        heard = wait([supervisor, end.news])
+        if loading.done() and not is_ready:
+            loading.result()
+            is_ready = True
+            _tell(supervisor, _READY)
+        if supervisor not in heard:
+            continue
+        try:
+            word = supervisor.recv()
+        except (EOFError, OSError):
+            _log.error("The supervisor is gone")
+            return
+        if word == _STOP:
+            return
+        if looker.call(look) is None:
+            look()
+
+
+def _tell(supervisor: Connection, word: str) -> None:
+    with contextlib.suppress(OSError):  # it is gone, as the link will say
+        supervisor.send(word)
 
 
 @contextmanager

@@ -67,7 +67,8 @@ class Repository:
         self._digest = b""
         #: The default version that was told of each name; None for none.
         self._told: dict[str, int | None] = {}
-        self._thread: threading.Thread | None = None
+        #: Held by who loads and unloads.
+        self._at_work = threading.Lock()
         self.reload_error: str | None = None
 
     def load(self) -> None:
@@ -76,14 +77,20 @@ class Repository:
         Raises:
             ConfigError: nothing can be made of what is wanted.
         """
-        wanted = once_written(self._read)
-        self._wanted = replace(Wanted(), files=wanted.files)
-        self._digest = self._digest_now()
-        self._reload_successful.set(1)
-        self._apply(wanted)
+        with self._at_work:
+            wanted = once_written(self._read)
+            self._wanted = replace(Wanted(), files=wanted.files)
+            self._digest = self._digest_now()
+            self._reload_successful.set(1)
+            self._apply(wanted)
 
     def poll(self) -> None:
         """Look once for changes of the file and of version folders."""
+        with self._at_work:
+            if not self.is_stopped:
+                self._poll()
+
+    def _poll(self) -> None:
         digest = self._digest_now()
         if digest != self._digest:
             wanted = self._read_again()
@@ -105,10 +112,9 @@ class Repository:
 
     def watch(self, interval_s: float) -> None:
         """Look on a thread of its own until `stop`."""
-        self._thread = threading.Thread(
+        threading.Thread(
             target=self._watch, args=(interval_s,), name="repository", daemon=True
-        )
-        self._thread.start()
+        ).start()
 
     def stop(self) -> None:
         """Load nothing more, but for a version that is being loaded; from any thread."""
@@ -127,15 +133,16 @@ class Repository:
             Whether it is done: a load that hangs holds everything as it is.
         """
         self.stop()
-        if self._thread is not None:
-            self._thread.join(_END_S)
-            if self._thread.is_alive():
-                _log.warning("What is being loaded is left: it takes longer than %g s", _END_S)
-                return False
-        for name in self._catalog.snapshot:
-            for version in self._catalog.available(name).values():
-                version.retire()
-        self._models.close()
+        if not self._at_work.acquire(timeout=_END_S):
+            _log.warning("What is being loaded is left: it takes longer than %g s", _END_S)
+            return False
+        try:
+            for name in self._catalog.snapshot:
+                for version in self._catalog.available(name).values():
+                    version.retire()
+            self._models.close()
+        finally:
+            self._at_work.release()
         return True
 
     def _watch(self, interval_s: float) -> None:
