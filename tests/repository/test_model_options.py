@@ -6,11 +6,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import cv2
 import models
 import numpy as np
 import pytest
 from openvino import opset13 as op
+from wire import infer_request
 
+from kfs._fast.wire import read_request
 from kfs.errors import Code, ModelLoadError, ServingError
 from kfs.options import Conversion as Into
 from kfs.options import parse_by_tensor, parse_layout, parse_shape
@@ -18,7 +21,7 @@ from kfs.servables.base import CallContext
 from kfs.servables.model import Model
 from kfs.servables.model.compile import plugin_properties
 from kfs.settings import ModelSettings
-from kfs.signature import Dim, fixed
+from kfs.signature import ANY, Dim, fixed
 
 
 def load(folder: Path, *, shape: Any = None, layout: Any = None, **options: Any) -> Model:
@@ -95,8 +98,27 @@ def test_a_batch_goes_where_the_layout_says(dummy: Path) -> None:
     assert shapes(load(dummy, batch=Dim(4, 4))) == {"b": fixed(4, 10)}
     assert shapes(load(dummy, batch=Dim(1, 8))) == {"b": (Dim(1, 8), *fixed(10))}
     assert shapes(load(dummy, batch=Dim(4, 4), layout="CN")) == {"b": fixed(1, 4)}
-    with pytest.raises(ModelLoadError, match="has no batch dimension"):
+    with pytest.raises(ModelLoadError, match="no input has a batch dimension"):
         load(dummy, batch=Dim(4, 4), layout="CD")
+
+
+@pytest.mark.parametrize("shape", [[], [10]])
+def test_a_batch_leaves_inputs_that_have_none(tmp_path: Path, shape: list[int]) -> None:
+    first = models.parameter("first", [1, 10], "f32")
+    second = models.parameter("second", shape, "f32", layout="C" if shape else "")
+    folder = models.save(tmp_path / "m", [first, second], {"sum": op.add(first, second)})
+    model = load(folder, batch=Dim(4, 4))
+    assert shapes(model) == {"first": fixed(4, 10), "second": fixed(*shape)}
+    if not shape:
+        with pytest.raises(
+            ModelLoadError, match="batch_size is auto, and input second is a scalar"
+        ):
+            load(folder, batch="auto")
+        return
+    model = load(folder, batch="auto")
+    ones = np.ones(10, np.float32)
+    assert infer(model, first=np.ones((3, 10), np.float32), second=ones)["sum"].shape == (3, 10)
+    assert shapes(model) == {"first": fixed(3, 10), "second": fixed(10)}
 
 
 def test_a_layout_transposes_inputs_and_outputs(image: Path) -> None:
@@ -156,6 +178,47 @@ def test_an_auto_shape_is_that_of_the_model_as_it_was_loaded(dummy: Path) -> Non
     shutil.rmtree(dummy)
     values = np.ones((3, 4), np.float32)
     assert np.array_equal(infer(model, b=values)["a"], values + 1)
+
+
+def test_what_is_auto_stays_as_it_is_while_the_requests_fit(tmp_path: Path) -> None:
+    folder = models.dummy(tmp_path / "m", [2, -1])
+    for options in ({"shape": "auto"}, {"batch": "auto"}):
+        model = load(folder, **options)
+        for shape in ((2, 5), (2, 6)):
+            assert infer(model, b=np.ones(shape, np.float32))["a"].shape == shape
+            assert shapes(model) == {"b": (*fixed(2), ANY)}
+        assert infer(model, b=np.ones((3, 6), np.float32))["a"].shape == (3, 6)
+    assert shapes(model) == {"b": (*fixed(3), ANY)}, "an auto batch is no auto shape"
+
+
+def test_an_input_that_is_not_auto_keeps_its_shape(two: Path) -> None:
+    model = load(two, shape={"input1": "auto", "input2": "(-1,10)"})
+    ones = np.ones((5, 10), np.float32)
+    infer(model, input1=ones, input2=ones)
+    assert shapes(model) == {"input1": fixed(5, 10), "input2": (ANY, *fixed(10))}
+
+
+@pytest.mark.parametrize("options", [{"shape": "auto"}, {"batch": "auto"}])
+def test_encoded_images_get_the_size_of_the_model_and_not_it_theirs(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    models.identity(tmp_path / "m", "UINT8", [1, 8, 6, 3], layout="NHWC")
+    model = load(tmp_path / "m", **options)
+    pictures = [np.full((height, 5, 3), height, np.uint8) for height in (9, 10)]
+    items = [cv2.imencode(".png", picture)[1].tobytes() for picture in pictures]
+    for n_images in (1, 2):
+        request = infer_request("m", "input", "BYTES", (n_images,), bytes_contents=items[:n_images])
+        tensors = model.bind(read_request(request.SerializeToString()))
+        found = infer(model, **tensors)["input"]
+        assert [image.tolist() for image in found] == [
+            np.full((8, 6, 3), height).tolist() for height in (9, 10)[:n_images]
+        ]
+        assert shapes(model) == {"input": fixed(n_images, 8, 6, 3)}
+
+
+def test_planes_that_would_be_inputs_without_names_are_refused(image: Path) -> None:
+    with pytest.raises(ModelLoadError, match="color_format NV12_2: the planes would be inputs"):
+        load(image, layout="NHWC:NCHW", color_format=Into("NV12_2", "BGR"))
 
 
 def test_an_auto_batch_is_that_of_the_first_input(two: Path) -> None:

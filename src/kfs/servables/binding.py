@@ -199,7 +199,7 @@ def _bind_bytes(request: Request, index: int, spec: TensorSpec, demultiplexed: b
         return _bind_strings(request, index, spec, n_items)
     if spec.datatype.name == "UINT8" and len(spec.shape) == 2 and not demultiplexed:
         return _bind_string_matrix(request, index, spec, n_items)
-    if len(spec.shape) == (5 if demultiplexed else 4):
+    if takes_images(spec, demultiplexed=demultiplexed):
         _check_items_shape(request.inputs[index], spec, n_items)
         _check_batch(n_items, spec)
         items = contents.bytes_items(request, index)
@@ -210,6 +210,11 @@ def _bind_bytes(request: Request, index: int, spec: TensorSpec, demultiplexed: b
         "inputs for strings or encoded images take",
         spec,
     )
+
+
+def takes_images(spec: TensorSpec, *, demultiplexed: bool = False) -> bool:
+    """Whether BYTES to this input are encoded images, and not strings."""
+    return spec.datatype is not _BYTES and len(spec.shape) == (5 if demultiplexed else 4)
 
 
 def _count_items(request: Request, index: int, spec: TensorSpec) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +14,10 @@ from kfs._fast.wire import Request
 from kfs.datatypes import DATATYPES
 from kfs.errors import ModelLoadError, ServingError
 from kfs.metrics.servables import ModelMetrics, elapsed_us
+from kfs.options import UNNAMED
 from kfs.servables.answers import choose_straight
 from kfs.servables.base import CallContext, Servable
-from kfs.servables.binding import bind
+from kfs.servables.binding import bind, takes_images
 from kfs.servables.model.compile import (
     Compiled,
     ReadModel,
@@ -25,8 +26,9 @@ from kfs.servables.model.compile import (
     read_model,
 )
 from kfs.servables.model.slots import Slots, check_strings
+from kfs.servables.model.source import TensorNames
 from kfs.settings import ModelSettings
-from kfs.signature import ANY, Signature, TensorSpec, fixed, format_shape
+from kfs.signature import ANY, Dim, Signature, TensorSpec, fixed, format_shape
 from kfs.tensors.arrays import NOWHERE, Array, TensorMap
 
 _log = logging.getLogger("kfs.model")
@@ -145,7 +147,7 @@ class Model(Servable):
         kind = AutoModel if settings.is_auto else Model
         read = read_model(settings, folder)
         model = kind(settings, version, read, metrics or ModelMetrics())
-        model._log_loaded()
+        model._log_loaded(read.names)
         return model
 
     def infer(
@@ -162,12 +164,17 @@ class Model(Servable):
         self._program.unload()
         _log.info("Unloaded model: %s; version: %d", self.name, self.version)
 
-    def _log_loaded(self) -> None:
-        for kind, specs in (("Input", self.signature.inputs), ("Output", self.signature.outputs)):
+    def _log_loaded(self, names: TensorNames) -> None:
+        for kind, specs, aliases in (
+            ("Input", self.signature.inputs, names.inputs),
+            ("Output", self.signature.outputs, names.outputs),
+        ):
+            name_of = {alias: name for name, alias in aliases.items()}
             for spec in specs:
                 _log.info(
-                    "%s name: %s; shape: %s; precision: %s; layout: %s",
-                    kind, spec.name, format_shape(spec.shape), spec.datatype.label, spec.layout,
+                    "%s name: %s; mapping_name: %s; shape: %s; precision: %s; layout: %s",
+                    kind, name_of.get(spec.name, spec.name), spec.name, format_shape(spec.shape),
+                    spec.datatype.label, spec.layout,
                 )  # fmt: skip
         _log.info(
             "Loaded model %s; version: %d; batch size: %s; No of InferRequests: %d",
@@ -195,16 +202,37 @@ class AutoModel(Model):
         )
 
     def bind(self, request: Request) -> TensorMap:
-        return bind(request, self._accepted)
+        images = {tensor.name for tensor in request.inputs if tensor.datatype == "BYTES"}
+        return bind(request, self._accept_images(images) if images else self._accepted)
 
     def _accept(self, spec: TensorSpec) -> TensorSpec:
         """What may be sent: any size where it is `auto`."""
+        any_shape = (ANY,) * len(spec.shape)
+        return replace(spec, shape=self._shape_for(spec, any_shape))
+
+    def _accept_images(self, names: Set[str]) -> Signature:
+        """What may be sent where some inputs are sent as encoded images.
+
+        Any number of them where that is `auto`; they get the size that the model has by now,
+        rather than the model theirs.
+        """
+        specs = [
+            replace(accepted, shape=(accepted.shape[0], *current.shape[1:]))
+            if accepted.name in names and takes_images(accepted)
+            else accepted
+            for accepted, current in zip(self._accepted.inputs, self.signature.inputs, strict=True)
+        ]
+        return Signature.of(specs, self.signature.outputs)
+
+    def _shape_for(self, spec: TensorSpec, wanted: tuple[Dim, ...]) -> tuple[Dim, ...]:
+        """The shape of an input that takes from `wanted` what is `auto`, and leaves the rest."""
         if "auto" in self.settings.shapes.values():
-            shape = self.settings.shapes.get(spec.name, self.settings.shapes.get(""))
-            return replace(spec, shape=(ANY,) * len(spec.shape)) if shape == "auto" else spec
+            shape = self.settings.shapes.get(spec.name, self.settings.shapes.get(UNNAMED))
+            return wanted if shape == "auto" else spec.shape
         axis = spec.batch_axis
-        dims = (ANY if index == axis else dim for index, dim in enumerate(spec.shape))
-        return replace(spec, shape=tuple(dims))
+        return tuple(
+            wanted[index] if index == axis else dim for index, dim in enumerate(spec.shape)
+        )
 
     def _program_for(self, tensors: TensorMap, call: CallContext) -> _Program:
         program = self._program
@@ -218,7 +246,10 @@ class AutoModel(Model):
 
     def _reshape(self, tensors: TensorMap) -> None:
         self._check_batches(tensors)
-        shapes = {name: fixed(*tensor.shape) for name, tensor in tensors.items()}
+        shapes = {
+            spec.name: self._shape_for(spec, fixed(*tensors[spec.name].shape))
+            for spec in self._accepted.inputs
+        }
         settings = replace(
             self.settings,
             shapes=shapes,
@@ -261,4 +292,4 @@ def _batch_size(signature: Signature) -> str:
 
 
 def _fits(program: _Program, tensors: TensorMap) -> bool:
-    return all(tensors[spec.name].shape == spec.static_shape for spec in program.compiled.inputs)
+    return all(spec.accepts(tensors[spec.name].shape) for spec in program.compiled.inputs)

@@ -21,6 +21,7 @@ from kfs.signature import Dim, expand_layout
 
 _Value = TypeVar("_Value")
 _DEFAULT_LAYOUT = "N..."
+_SCALAR = ov.PartialShape([])
 
 _ELEMENTS = {
     "bf16": "bf16", "fp64": "f64", "fp32": "f32", "fp16": "f16",
@@ -32,6 +33,9 @@ _COLORS = {
     "NV12": pre.ColorFormat.NV12_SINGLE_PLANE, "NV12_2": pre.ColorFormat.NV12_TWO_PLANES,
     "I420": pre.ColorFormat.I420_SINGLE_PLANE, "I420_3": pre.ColorFormat.I420_THREE_PLANES,
 }  # fmt: skip
+
+
+_PLANES = ("NV12_2", "I420_3")
 
 
 def client_name(port: Any, index: int, aliases: Mapping[str, str]) -> str:
@@ -136,6 +140,11 @@ def _convert(info: Any, settings: ModelSettings) -> None:
     if settings.precision:
         info.tensor().set_element_type(getattr(ov.Type, _ELEMENTS[settings.precision.client]))
     if settings.color_format:
+        if settings.color_format.client in _PLANES:
+            raise ModelLoadError(
+                f"color_format {settings.color_format.client}: the planes would be inputs without "
+                "names, which no request could send"
+            )
         info.tensor().set_color_format(_COLORS[settings.color_format.client])
         info.preprocess().convert_color(_COLORS[settings.color_format.model])
     if settings.precision:
@@ -155,27 +164,32 @@ def _wanted_shapes(
     model: ov.Model, settings: ModelSettings, inputs: list[str], shapes: Mapping[str, Shape]
 ) -> dict[int, ov.PartialShape]:
     wanted: dict[int, ov.PartialShape] = {}
+    axes: dict[str, int] = {}
     for index, name in enumerate(inputs):
         shape = shapes.get(name)
         port = model.inputs[index]
         if shape is not None and shape != "auto":
             wanted[index] = ov.PartialShape([_dimension(dim) for dim in shape])
         elif settings.batch is not None and not shapes:
-            axis = _batch_axis(port, name)
-            if settings.batch != "auto":
+            axes[name] = axis = _batch_axis(port)
+            if settings.batch == "auto" and port.partial_shape == _SCALAR:
+                raise ModelLoadError(f"batch_size is auto, and input {name} is a scalar")
+            if settings.batch != "auto" and axis >= 0:
                 dims = list(port.partial_shape)
                 dims[axis] = _dimension(settings.batch)
                 wanted[index] = ov.PartialShape(dims)
+    if axes and max(axes.values()) < 0:
+        raise ModelLoadError(
+            f"batch_size: no input has a batch dimension (N) in its layout: {', '.join(axes)}"
+        )
     return wanted
 
 
-def _batch_axis(port: Any, name: str) -> int:
+def _batch_axis(port: Any) -> int:
+    """Where the batch is; -1 for nowhere."""
     rank = port.partial_shape.rank
     length = 0 if rank.is_dynamic else rank.get_length()
-    axis = expand_layout(layout_of(port, length), length).find("N")
-    if axis < 0:
-        raise ModelLoadError(f"batch_size: input {name} has no batch dimension (N) in its layout")
-    return axis
+    return expand_layout(layout_of(port, length), length).find("N")
 
 
 def _dimension(dim: Dim) -> ov.Dimension:
