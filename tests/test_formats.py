@@ -8,6 +8,7 @@ from pathlib import Path
 
 import model_formats
 import models
+import models
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
@@ -63,6 +64,14 @@ def test_what_tensorflow_saves_beside_a_model_is_not_taken_for_it(
 
 def test_the_parameters_of_a_paddle_model_name_it_too(serve: ServeModels, tmp_path: Path) -> None:
     file = model_formats.paddle(tmp_path).with_suffix(".pdiparams")
+    server = serve(ModelSettings("m", file))
+    with triton.InferenceServerClient(f"127.0.0.1:{server.port}") as client:
+        assert client.is_model_ready("m")
+
+
+def test_the_suffix_of_a_model_file_may_be_in_capitals(serve: ServeModels, tmp_path: Path) -> None:
+    models.dummy(tmp_path)
+    file = (tmp_path / "model.xml").rename(tmp_path / "model.XML")
     server = serve(ModelSettings("m", file))
     with triton.InferenceServerClient(f"127.0.0.1:{server.port}") as client:
         assert client.is_model_ready("m")

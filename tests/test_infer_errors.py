@@ -283,11 +283,22 @@ def test_a_malformed_message_is_told_path_and_offset(stub: Stub, data: bytes, pa
     assert " at byte " in details
 
 
-def test_malformed_messages_of_other_methods_are_refused(stub: Stub) -> None:
+@pytest.mark.parametrize(
+    ("data", "place"),
+    [
+        (b"\x0a\x05ab", "name at byte 2: the message ends inside a value"),
+        (b"\x0a\x02\xff\xfe", "name at byte 2: a string that is not UTF-8"),
+        (b"\x0a\x01b\x12\x02\xc3", "version at byte 5: the message ends inside a value"),
+        (b"\x0a\x01b\x1c", "message at byte 4: a group that does not end where it should"),
+    ],
+)
+def test_malformed_messages_of_other_methods_are_told_likewise(
+    stub: Stub, data: bytes, place: str
+) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        stub.ModelReady(b"\x0a\x05ab", timeout=30)
+        stub.ModelReady(data, timeout=30)
     assert caught.value.code() is INVALID
-    assert "ModelReadyRequest" in caught.value.details()
+    assert caught.value.details() == f"Malformed message - ModelReadyRequest: {place}"
 
 
 def test_a_huge_name_does_not_hide_the_status(stub: Stub) -> None:

@@ -93,6 +93,7 @@ def test_above_debug_requests_are_not_logged(site: Site, log_file: Path) -> None
 def test_lines_that_scripts_made_for_ovms_look_for(site: Site, log_file: Path) -> None:
     set_up_logging("INFO", log_file)
     site.add("m", 1)
+    (site.root / "m" / "1" / "mapping_config.json").write_text('{"inputs": {"b": "x"}}')
     site.start(defaults=ModelSettings("", "", cache_dir=site.root / "cache"))
     plus(site.root / "m" / "2", 2)
     site.poll()
@@ -104,10 +105,14 @@ def test_lines_that_scripts_made_for_ovms_look_for(site: Site, log_file: Path) -
     )
     looked_for = [
         f"Model cache is enabled: {site.root / 'cache'}",
+        "Input name: b; mapping_name: x; shape: (1,10); precision: FP32; layout: N...",
+        "Output name: a; mapping_name: a; shape: (1,10); precision: FP32; layout: N...",
         "Loaded model m; version: 1; batch size: 1; No of InferRequests: 1",
         state.format(1, "AVAILABLE"),
         "Updated default version for model: m, to: 1",
         "ServableManagerModule started",
+        "Input name: b; mapping_name: b; shape: (1,10); precision: FP32; layout: N...",
+        "Output name: a; mapping_name: a; shape: (1,10); precision: FP32; layout: N...",
         "Loaded model m; version: 2; batch size: 1; No of InferRequests: 1",
         state.format(2, "AVAILABLE"),
         "Will unload model: m; version: 1 ...",

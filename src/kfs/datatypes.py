@@ -54,11 +54,16 @@ DATATYPES: dict[str, Datatype] = {row.name: row for row in _ROWS}
 BY_OPENVINO: dict[str, Datatype] = {row.openvino: row for row in _ROWS}
 
 BF16 = Datatype("BF16", "", 0, 2, "<u2", "bf16", "BF16")
+_INVALID = ("INVALID", "", 0, 0, "")
+_NAMED = {
+    "bf16": BF16,
+    "i4": Datatype(*_INVALID, "i4", "I4"),
+    "u4": Datatype(*_INVALID, "u4", "U4"),
+    "u1": Datatype(*_INVALID, "u1", "U1"),
+}
 UNSUPPORTED = Datatype("INVALID", "", 0, 0, "", "", "UNDEFINED")
 
 
 def from_openvino(name: str) -> Datatype:
     """The row for an OpenVINO element type; BF16 and the types without a row are not served."""
-    if name == "bf16":
-        return BF16
-    return BY_OPENVINO.get(name, UNSUPPORTED)
+    return BY_OPENVINO.get(name) or _NAMED.get(name, UNSUPPORTED)

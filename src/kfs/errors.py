@@ -151,7 +151,7 @@ class ServingError(Exception):
 
 
 class WireError(ValueError):
-    """Bytes that are not a valid ModelInferRequest: what is wrong, on which path, at which byte."""
+    """Bytes that are not a valid message: what is wrong, on which path, at which byte."""
 
     def __init__(self, reason: str, path: str, offset: int) -> None:
         super().__init__(f"{path} at byte {offset}: {reason}")

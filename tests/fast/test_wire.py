@@ -7,12 +7,13 @@ import struct
 
 import numpy as np
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from oracle import PROTOBUF_MAJOR, check_agreement, check_framing
 
 from kfs._fast import contents
-from kfs._fast.wire import read_request
+from kfs._fast.wire import check_strings, read_request
 from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.errors import WireError
 
@@ -98,6 +99,26 @@ def test_mutations(message: pb.ModelInferRequest, data: st.DataObject) -> None:
 @given(st.lists(requests.map(lambda m: m.SerializeToString()), min_size=2, max_size=3))
 def test_messages_one_after_the_other_are_merged(parts: list[bytes]) -> None:
     check_agreement(b"".join(parts))
+
+
+questions = st.builds(pb.ModelReadyRequest, name=TEXT, version=TEXT).map(
+    pb.ModelReadyRequest.SerializeToString
+)
+
+
+@thorough
+@given(st.builds(bytes.__add__, questions, st.binary(max_size=20)))
+def test_strings_are_refused_where_protobuf_refuses_them(data: bytes) -> None:
+    refused = []
+    for read in (
+        pb.ModelReadyRequest.FromString,
+        lambda data: check_strings(data, {1: "name", 2: "version"}),
+    ):
+        try:
+            read(data)
+        except (DecodeError, WireError):
+            refused.append(read)
+    assert len(refused) in (0, 2)
 
 
 @thorough

@@ -62,3 +62,13 @@ def read_request(data: bytes) -> Request:
     Raises:
         WireError: the bytes are not such a message; with the path and the offset of the fault.
     """
+
+def check_strings(data: bytes, names: dict[int, str]) -> None:
+    """Check a serialized message that has no fields but strings, numbers and booleans.
+
+    Args:
+        names: the names of the fields that are strings, by number.
+
+    Raises:
+        WireError: the bytes are not such a message; with the field and the offset of the fault.
+    """

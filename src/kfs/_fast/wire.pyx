@@ -185,6 +185,18 @@ cdef class Reader:
                 request.add_raw(span.at - self.start, span.end - span.at)
         return 0
 
+    cdef int strings(self, Cursor c, dict names) except -1:
+        """A message in which only strings are looked at, for its faults."""
+        cdef uint32_t field = 0
+        cdef uint32_t wire_type = 0
+        while c.at != c.end:
+            self.check(read_tag(&c, &field, &wire_type), &c, "")
+            if wire_type == DELIMITED and field in names:
+                self.text(&c, names[field])
+            else:
+                self.check(skip_field(&c, field, wire_type, MAX_DEPTH), &c, "")
+        return 0
+
     cdef str path(self, str kind, str leaf):
         """Where the reader is, for an error: `inputs[2].shape`."""
         index = len(self.inputs) if kind == "inputs" else len(self.outputs)
@@ -411,3 +423,11 @@ def read_request(bytes data not None):
     request.inputs = tuple(reader.inputs)
     request.outputs = tuple(reader.outputs)
     return request
+
+
+def check_strings(bytes data not None, dict names not None):
+    cdef Reader reader = Reader.__new__(Reader)
+    cdef Cursor c
+    c.at = reader.start = <const uint8_t*>PyBytes_AS_STRING(data)
+    c.end = c.at + PyBytes_GET_SIZE(data)
+    reader.strings(c, names)

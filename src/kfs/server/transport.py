@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import grpc
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from kfs import errors
+from kfs._fast.wire import check_strings
 from kfs._proto import grpc_predict_v2_pb2 as pb
-from kfs.errors import ServingError
+from kfs.errors import ServingError, WireError
 from kfs.servables.base import CallContext
 from kfs.server.control import ControlHandler
 from kfs.server.health import MAX_WATCHES, Health
@@ -305,4 +307,11 @@ def _parse(data: bytes, kind: type[Message]) -> Message:
     try:
         return kind.FromString(data)
     except DecodeError as error:
-        raise ServingError(errors.MALFORMED_MESSAGE, f"{kind.DESCRIPTOR.name}: {error}") from None
+        fault: Exception = error
+        strings = {field.number: field.name for field in kind.DESCRIPTOR.fields
+                   if field.type == FieldDescriptor.TYPE_STRING}  # fmt: skip
+        try:
+            check_strings(data, strings)  # which says where it is
+        except WireError as found:
+            fault = found
+        raise ServingError(errors.MALFORMED_MESSAGE, f"{kind.DESCRIPTOR.name}: {fault}") from None

@@ -55,12 +55,13 @@ def _check_single_file(path: Path) -> Path:
     for name, suffixes in FORMATS:
         if path.suffix.lower() in suffixes:
             for suffix in suffixes:
-                if not path.with_suffix(suffix).exists():
+                if suffix != path.suffix.lower() and not path.with_suffix(suffix).exists():
                     raise ModelLoadError(
                         f"{path} is one half of a model ({name}); {path.with_suffix(suffix).name} "
                         "is missing beside it"
                     )
-            return _path_to_read(path.with_suffix(suffixes[0]) if len(suffixes) > 1 else path)
+            is_first = path.suffix.lower() == suffixes[0]
+            return _path_to_read(path if is_first else path.with_suffix(suffixes[0]))
     wanted = ", ".join(suffix for _, suffixes in FORMATS for suffix in suffixes)
     raise ModelLoadError(f"{path} is no model: expected a folder, or a file with one of {wanted}")
 
