@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.cli import cli
 from kfs.cli.console import print_table
-from kfs.cli.serve import REFUSED, VALUELESS
+from kfs.cli.serve import REFUSED
 from kfs.digits import images
 from kfs.errors import ModelLoadError
 from kfs.servables.model import Model
@@ -269,7 +269,9 @@ def test_help_names_every_flag_but_those_never_served() -> None:
         (["serve", "--plugin_config", '{"A": [1]}'], 64, "its values strings, numbers or booleans"),
         (["serve", "--log_path", "/nope/x.log"], 1, "--log_path /nope/x.log: No such file"),
         (["serve", "--workers", "0"], 64, "0 is not in the range 1<=x<=1024"),
-        (["serve", "--custom_node_resources_cleaner_interval_seconds", "0"], 64, "x>=1"),
+        (["serve", "--custom_node_resources_cleaner_interval_seconds", "-1"], 64, "x>=0"),
+        (["serve", "--metrics_enable=true"], 64, "rest_port setting is missing"),
+        (["serve", "--metrics_enable=maybe"], 64, "'maybe' is not a valid boolean"),
         (["serve", "--rest_workers", "2"], 64, "--rest_workers: there is no REST inference here"),
         (["serve", "--grpc_memory_quota", "1"], 64, "gRPC for Python has no memory quota"),
         (["serve", "--model_name", "m", "--model_path", "a/../b"], 64, "'..' is not allowed"),
@@ -316,19 +318,28 @@ def test_exit_codes_and_messages(arguments: list[str], code: int, text: str) -> 
 
 @pytest.mark.parametrize("flag", REFUSED)
 def test_no_flag_is_ignored_in_silence(flag: str) -> None:
-    value = [] if flag in VALUELESS else ["1"]
     for spelling in (f"--{flag}", f"--{flag.replace('_', '-')}"):
-        result = CliRunner().invoke(cli, ["serve", spelling, *value])
-        assert result.exit_code != 0
-        assert f"Error: --{flag}: " in result.output
+        for arguments in ([spelling], [f"{spelling}=true"], [spelling, "1", "--port", "0"]):
+            result = CliRunner().invoke(cli, ["serve", *arguments])
+            assert result.exit_code != 0
+            assert f"Error: --{flag}: " in result.output
 
 
-def test_the_interval_of_a_cleaner_that_is_not_needed_is_taken(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--custom_node_resources_cleaner_interval_seconds", "5"],
+        ["--custom_node_resources_cleaner_interval_seconds", "0"],
+        ["--metrics_enable", "--rest_port", "0"],
+        ["--metrics_enable=false"],
+        ["--stateful=false"],
+    ],
+)
+def test_flags_that_ask_for_nothing_special_are_taken(
+    monkeypatch: pytest.MonkeyPatch, flags: list[str]
 ) -> None:
     monkeypatch.setattr("kfs.cli.app.run", lambda settings: 0)
-    flag = ["--custom_node_resources_cleaner_interval_seconds", "5"]
-    assert CliRunner().invoke(cli, ["serve", *flag]).exit_code == 0
+    assert CliRunner().invoke(cli, ["serve", *flags]).exit_code == 0
 
 
 def test_limits_on_clients_reach_the_server(monkeypatch: pytest.MonkeyPatch) -> None:

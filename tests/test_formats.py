@@ -8,7 +8,6 @@ from pathlib import Path
 
 import model_formats
 import models
-import models
 import numpy as np
 import pytest
 import tritonclient.grpc as triton

@@ -45,7 +45,7 @@ GOLDEN = {
     "unknown input": (
         infer_request("dummy", "x", raw=TEN),
         INVALID,
-        "Missing input with specific name - Required input: b",
+        "Missing input with specific name - Required input: b; Actual: x",
     ),
     "wrong datatype": (
         infer_request("dummy", datatype="INT32", raw=TEN),

@@ -78,6 +78,15 @@ def test_for_people_a_request_is_one_line(site: Site, log_file: Path) -> None:
     assert "[DEBUG] ModelInfer of m, version default, id none: OK in " in found[0]
 
 
+def test_a_log_that_is_moved_away_is_begun_anew(tmp_path: Path, log_file: Path) -> None:
+    set_up_logging("INFO", log_file)
+    logging.getLogger("kfs").info("before")
+    moved = log_file.rename(tmp_path / "moved.log")
+    logging.getLogger("kfs").info("after")
+    assert "before" in moved.read_text()
+    assert "after" in log_file.read_text()
+
+
 def test_above_debug_requests_are_not_logged(site: Site, log_file: Path) -> None:
     set_up_logging("INFO", log_file, as_json=True)
     site.add("m", 1)

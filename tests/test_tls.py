@@ -198,6 +198,21 @@ def test_the_commands_speak_tls(files: Files) -> None:
         assert "No such file" in done.output or "does not exist" in done.output
 
 
+def test_the_commands_say_why_there_is_no_connection(files: Files) -> None:
+    def refusal_of(server: Server, *flags: str) -> str:
+        url = f"localhost:{server.port}"
+        done = CliRunner().invoke(cli, ["models", "--timeout", "5", "--url", url, *flags])
+        assert done.exit_code != 0
+        return done.output
+
+    with Server(files.settings()) as server:
+        assert "takes no gRPC without TLS; is --tls needed" in refusal_of(server)
+        assert "is the server's certificate signed by --ca" in refusal_of(server, "--tls")
+    plain = replace(files.settings(), certificate_path=None, key_path=None)
+    with Server(plain) as server:
+        assert "or has it no TLS?" in refusal_of(server, "--tls")
+
+
 def test_serve_takes_the_flags_and_a_unix_socket(files: Files) -> None:
     socket = files.folder / "kfs.sock"
     process = subprocess.Popen(

@@ -125,6 +125,12 @@ def test_a_name_is_that_of_one_thing_alone(
         assert f"{name} is configured more than once" in caplog.text
 
 
+def test_a_file_may_begin_with_the_mark_that_windows_writes(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"model_config_list": []}', encoding="utf-8-sig")
+    assert not read_config(path, ModelSettings("", "")).models
+
+
 @pytest.mark.parametrize(
     ("document", "message"),
     [
@@ -136,7 +142,8 @@ def test_a_name_is_that_of_one_thing_alone(
         (models({"name": ""}), "model_config_list[0].config.name: String should have at least 1 "
          "character"),
         ({}, "model_config_list: Field required"),
-        ({**models(), "models": []}, "models: this key is not allowed here"),
+        ({**models(), "models": []}, "models: this key is not allowed here; expected: "
+         "model_config_list, "),
         ({"model_config": []}, "model_config: this key is not allowed here; did you mean "
          "model_config_list?"),
         ({**models(), "monitoring": {"metrics": {"enabled": True}}}, "monitoring.metrics.enabled: "

@@ -163,10 +163,22 @@ def connect(url: str, timeout_s: float, tls: Tls | None = None) -> Iterator[Clie
             yield Client(channel, timeout_s)
         except grpc.RpcError as error:
             details = " ".join((error.details() or "").split())
-            hint = ""
-            if "failed to connect" in details:  # gRPC's, of whatever lies behind it
-                hint = f"nothing answers at {url}; is the server running, and --url its address? "
+            hint = _connection_hint(details, url, tls)
             raise click.ClickException(f"{hint}{error.code().name}: {details}") from None
+
+
+def _connection_hint(details: str, url: str, tls: Tls | None) -> str:
+    """What to look at when there was no connection; `details` are gRPC's."""
+    if "failed to connect" not in details:
+        return ""
+    if not any(sign in details for sign in ("Socket closed", "handshak", "SSL", "TLS", "peer")):
+        return f"nothing answers at {url}; is the server running, and --url its address? "
+    if tls is None:
+        return f"{url} takes no gRPC without TLS; is --tls needed, or is it another port? "
+    return (
+        f"no TLS with {url}; is the server's certificate signed by --ca and for this name, does it "
+        "ask for a --cert, or has it no TLS? "
+    )
 
 
 def _channel(url: str, tls: Tls | None) -> grpc.Channel:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from logging.handlers import WatchedFileHandler
 from pathlib import Path
 
 from rich.console import Console
@@ -37,7 +38,7 @@ _JSON = {
 
 
 def set_up_logging(level: str, path: Path | None = None, *, as_json: bool = False) -> None:
-    """Log to stdout, and to a file as well when there is a path.
+    """Log to stdout, and to a file as well when there is a path; to a new one if it is moved away.
 
     Args:
         as_json: an object a line, with a key for each part of what is logged.
@@ -59,7 +60,7 @@ def set_up_logging(level: str, path: Path | None = None, *, as_json: bool = Fals
         handlers.append(logging.StreamHandler(sys.stdout))
         handlers[0].setFormatter(plain)
     if path is not None:
-        handlers.append(logging.FileHandler(path))
+        handlers.append(WatchedFileHandler(path))
         handlers[-1].setFormatter(plain)
     root = logging.getLogger()
     root.handlers = handlers

@@ -24,6 +24,7 @@ from kfs.settings import MAX_PIXELS_VARIABLE, GraphSettings, ModelSettings, Serv
 _NO_REST = "there is no REST inference here, only gRPC"
 _NO_GENAI = "generative pipelines and model downloads are no part of this server"
 _NO_EDIT = "this server does not edit configuration files"
+_NO_LIST = "kfs-fast models lists what a server has"
 _NO_STATE = "stateful models were dropped by OVMS itself in 2026.3"
 _NO_QUOTA = "gRPC for Python has no memory quota; limit the memory of the process instead"
 #: Flags of OVMS that are never served, and why.
@@ -44,7 +45,38 @@ REFUSED = {
     "task": _NO_GENAI,
     "gguf_filename": _NO_GENAI,
     "overwrite_models": _NO_GENAI,
-    "list_models": _NO_EDIT,
+    **dict.fromkeys(
+        (
+            "source_loras",
+            "weight_format",
+            "vocoder",
+            "extra_quantization_params",
+            "draft_source_model",
+            "cache_size",
+            "max_num_seqs",
+            "max_num_batched_tokens",
+            "enable_prefix_caching",
+            "dynamic_split_fuse",
+            "kv_cache_precision",
+            "pipeline_type",
+            "max_prompt_len",
+            "model_distribution_policy",
+            "reasoning_parser",
+            "tool_parser",
+            "enable_tool_guided_generation",
+            "normalize",
+            "truncate",
+            "pooling",
+            "num_streams",
+            "resolution",
+            "num_images_per_prompt",
+            "default_resolution",
+            "max_resolution",
+        ),
+        _NO_GENAI,
+    ),
+    "trace_path": "there is no tracing of this kind here; --log_level DEBUG tells of every request",
+    "list_models": _NO_LIST,
     "add_to_config": _NO_EDIT,
     "remove_from_config": _NO_EDIT,
     "configure": _NO_EDIT,
@@ -54,8 +86,6 @@ REFUSED = {
     "low_latency_transformation": _NO_STATE,
     "max_sequence_number": _NO_STATE,
 }
-VALUELESS = ("allow_credentials", "pull", "list_models", "stateful", "low_latency_transformation",
-              "verbose_response", "overwrite_models")  # fmt: skip
 
 # Python refuses to read very long numbers.
 _MAX_DIGITS = 100
@@ -64,17 +94,19 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def _refuse(context: click.Context, option: click.Parameter, value: object) -> None:
-    if value is None or value is False:
-        return
-    raise click.UsageError(f"--{option.name}: {REFUSED[str(option.name)]}")
+    if value not in (None, "false"):
+        raise click.UsageError(f"--{option.name}: {REFUSED[str(option.name)]}")
 
 
 def _refused_flags(command: _Command) -> _Command:
-    """Understand the flags, so that they are refused by name and not as unknown."""
+    """Understand the flags, so that they are refused by name and not as unknown.
+
+    Each may have a value, as every switch of OVMS may.
+    """
     for name in REFUSED:
         command = click.option(
-            f"--{name}", is_flag=name in VALUELESS, default=None, hidden=True, callback=_refuse,
-            expose_value=False,
+            f"--{name}", is_flag=False, flag_value="true", default=None, hidden=True,
+            callback=_refuse, expose_value=False,
         )(command)  # fmt: skip
     return command
 
@@ -184,7 +216,8 @@ def _choose_metrics(
               "free one.")  # fmt: skip
 @click.option("--rest_bind_address", metavar="ADDRESS,...", default="0.0.0.0", show_default=True,
               callback=_parse_addresses, help="What that port listens on.")  # fmt: skip
-@click.option("--metrics_enable", is_flag=True, help="Offer metrics for Prometheus.")
+@click.option("--metrics_enable", is_flag=False, flag_value="true", default=False, type=bool,
+              metavar="[true|false]", help="Offer metrics for Prometheus.")  # fmt: skip
 @click.option("--metrics_list", "metric_names", metavar="NAME,...", callback=_parse_metrics,
               help="These families of metrics instead of the usual ones.")  # fmt: skip
 @click.option("--config_path", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
@@ -229,7 +262,7 @@ def _choose_metrics(
 @click.option("--grpc_channel_arguments", metavar="KEY=VALUE,...", callback=_parse_arguments,
               help="Options handed to gRPC as they are.")  # fmt: skip
 @click.option("--custom_node_resources_cleaner_interval_seconds", metavar="N",
-              type=click.IntRange(1), default=300, show_default=True, expose_value=False,
+              type=click.IntRange(0), default=300, show_default=True, expose_value=False,
               help="Taken, and without effect: what a custom node holds is given back as soon as "
               "nothing uses it.")  # fmt: skip
 @click.option("--grpc_workers", "--workers", "n_workers", metavar="N", default=1,

@@ -190,7 +190,7 @@ def read_file(path: Path, kind: type[_File]) -> _File:
         ConfigError: it cannot be read, or breaks the schema.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        document = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_refuse_constant)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -216,9 +216,10 @@ def _told(error: ValidationError, document: object, kind: type[BaseModel]) -> st
     )
     if _is_unknown_key(first):
         *parents, key = map(str, first["loc"])
-        near = get_close_matches(key, _keys_at(kind, parents), 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        return f"{place}: this key is not allowed here{hint}"
+        known = _keys_at(kind, parents)
+        near = get_close_matches(key, known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"expected: {', '.join(known)}"
+        return f"{place}: this key is not allowed here; {hint}"
     messages = dict.fromkeys(_message(fault) for other, fault in faults if other == place)
     message = " or ".join(messages).replace("Value error, ", "")
     if first["type"] in ("missing", "value_error"):

@@ -48,7 +48,10 @@ def bind(request: Request, signature: Signature, *, demultiplexed: bool = False)
     for spec in signature.inputs:
         index = index_of.get(spec.name, -1)
         if index < 0:
-            raise ServingError(errors.MISSING_INPUT, f"Required input: {spec.name}")
+            raise ServingError(
+                errors.MISSING_INPUT,
+                f"Required input: {spec.name}; Actual: {', '.join(sorted(index_of))}",
+            )
         tensors[spec.name] = _bind_input(request, index, spec, demultiplexed)
     return tensors
 

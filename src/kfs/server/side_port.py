@@ -22,6 +22,9 @@ _MAX_REQUEST_NBYTES = 16_384
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
 
+_ONLY_GET = b'{"error": "Only GET; inference and the rest of the API are on the gRPC port"}'
+
+
 class SidePort:
     """An HTTP server on a thread of its own.
 
@@ -99,7 +102,7 @@ class SidePort:
 
     def _look_up(self, method: str, path: str) -> tuple[str, str, bytes]:
         if method not in ("GET", "HEAD"):
-            return "405 Method Not Allowed", "application/json", b'{"error": "only GET"}'
+            return "405 Method Not Allowed", "application/json", _ONLY_GET
         if path == "/metrics" and self._expose is not None:
             return "200 OK", CONTENT_TYPE, self._expose()
         if path == "/v2/health/live":

@@ -88,7 +88,7 @@ def read_tensor_names(folder: Path) -> TensorNames:
     if not os.path.exists(path):
         return TensorNames()
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelLoadError(f"{path}: {error}") from None
     if not isinstance(document, dict):
