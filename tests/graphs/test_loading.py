@@ -261,6 +261,21 @@ def test_a_broken_graph_leaves_the_others(site: Site) -> None:
     assert refusal(lambda: stub.ModelMetadata(metadata, timeout=30)) == not_loaded
 
 
+def test_a_broken_graph_that_is_taken_out_is_retired(site: Site) -> None:
+    add_graph(site, "good", dummy_graph())
+    add_graph(site, "bad", "nonsense")
+    stub = site.start()
+    del site.graphs["bad"]
+    site.write()
+    site.poll()
+    retired = ("NOT_FOUND", "Mediapipe is retired - bad")
+    assert refusal(lambda: ask(stub, request("bad", **{"in": ONES}))) == retired
+    metadata = pb.ModelMetadataRequest(name="bad")
+    assert refusal(lambda: stub.ModelMetadata(metadata, timeout=30)) == retired
+    assert site.server
+    assert site.server.catalog.entry("bad").error is None
+
+
 def test_graphs_in_the_list_of_models(site: Site) -> None:
     for folder in ("listed", "mesh/1", "other"):
         (site.root / folder).mkdir(parents=True)

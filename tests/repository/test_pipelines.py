@@ -106,6 +106,41 @@ def test_a_removed_pipeline_is_retired_and_comes_back(site: Site) -> None:
     assert ask(stub, "chain") == 2
 
 
+def take_out(site: Site, stub: Stub) -> None:
+    """No pipeline is wanted any more: `chain` is told to be retired, and nothing else of it."""
+    site.pipelines = []
+    site.write()
+    site.poll()
+    retired = ("NOT_FOUND", "Pipeline is retired - chain")
+    assert refusal(lambda: ask(stub, "chain")) == retired
+    metadata = pb.ModelMetadataRequest(name="chain")
+    assert refusal(lambda: stub.ModelMetadata(metadata, timeout=30)) == retired
+    index = stub.RepositoryIndex(pb.RepositoryIndexRequest(), timeout=30)
+    told = [(found.state, found.reason) for found in index.models if found.name == "chain"]
+    assert told == [("UNAVAILABLE", "")]
+
+
+def test_a_pipeline_that_was_never_loaded_is_retired_too(site: Site) -> None:
+    site.add("one", 1)
+    site.pipelines = [chain("one", "nothing")]
+    stub = site.start()
+    take_out(site, stub)
+    site.pipelines = [chain("one")]
+    site.write()
+    site.poll()
+    assert ask(stub, "chain") == 1
+
+
+def test_a_pipeline_whose_model_is_gone_is_retired_too(site: Site) -> None:
+    site.add("one", 1)
+    site.pipelines = [chain("one")]
+    stub = site.start()
+    shutil.rmtree(site.root / "one" / "1")
+    site.poll()
+    assert refusal(lambda: ask(stub, "chain"))[0] == "UNAVAILABLE"
+    take_out(site, stub)
+
+
 def test_an_auto_model_cannot_be_part_of_a_pipeline(site: Site) -> None:
     site.add("one", 1, shape="auto")
     site.pipelines = [chain("one")]

@@ -105,6 +105,7 @@ class VersionEntry:
         """Let no new lease begin; the last one to end unloads the servable."""
         if self.kind.has_versions:
             _log.info("Will unload model: %s; version: %d ...", self.name, self.version)
+        self.error = None  # of what is not wanted, it does not matter why it could not be loaded
         self.enter(State.UNLOADING)
         self.unload_if_idle()
 
@@ -278,6 +279,18 @@ class Catalog:
         """The versions that can be used now."""
         versions = self.snapshot.get(name, Entry()).versions
         return {version: entry for version, entry in versions.items() if entry.is_available}
+
+    def left(self, name: str) -> dict[int, VersionEntry]:
+        """The versions that are not retired yet, also those that could not be loaded."""
+        versions = self.snapshot.get(name, Entry()).versions
+        over = (State.UNLOADING, State.END)
+        return {version: entry for version, entry in versions.items() if entry.state not in over}
+
+    def retire(self, name: str) -> None:
+        """Retire all of a name that is not wanted any more, and with it why it was not served."""
+        for entry in self.left(name).values():
+            entry.retire()
+        self.set_error(name, None)
 
     def entry(self, name: str) -> Entry:
         """

@@ -47,8 +47,7 @@ class Graphs:
         self._settings = settings
         for name in gone:
             self._made_of.pop(name, None)
-            for entry in self._catalog.available(name).values():
-                entry.retire()
+            self._catalog.retire(name)
         return gone + self.refresh()
 
     def refresh(self) -> list[str]:

@@ -48,8 +48,7 @@ class Pipelines:
         self._specs = specs
         for name in gone:
             self._made_of.pop(name, None)
-            for entry in self._catalog.available(name).values():
-                entry.retire()
+            self._catalog.retire(name)
         return gone + self.refresh()
 
     def refresh(self) -> list[str]:

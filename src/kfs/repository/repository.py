@@ -180,15 +180,16 @@ class Repository:
             self._catalog.add_name(name)
         for name in self._models.apply(wanted.models, refused):
             self._tell(name)
-        for name, error in refused.items():
-            self._catalog.set_error(name, error)
-            self._tell(name)
         if self._stopping.is_set():
             return
         libraries = list(wanted.libraries)
         for name in self._pipelines.apply(wanted.pipelines, libraries, wanted.folder):
             self._tell(name)
         for name in self._graphs.apply(wanted.graphs):
+            self._tell(name)
+        # Of a name that was something else, which is retired by now.
+        for name, error in refused.items():
+            self._catalog.set_error(name, error)
             self._tell(name)
 
     def _kinds(self) -> dict[str, Kind]:
