@@ -383,3 +383,25 @@ def test_what_wants_to_exit_leaves_the_thread_that_looks(
     site.start(poll_wait_s=0.01)
     for _ in range(2):
         assert looked.acquire(timeout=30)
+
+
+def test_what_could_not_be_loaded_and_is_gone_is_retired(site: Site) -> None:
+    site.add("m", 1)
+    site.add("n", 1)
+    for name in ("m", "n"):
+        broken = site.root / name / "2"
+        broken.mkdir()
+        (broken / "model.xml").write_text("no model")
+        (broken / "model.bin").touch()
+    stub = site.start()
+    assert refusal(lambda: ask(stub, "m", "2"))[0] == "UNAVAILABLE"
+    shutil.rmtree(site.root / "m" / "2")
+    del site.models["n"]
+    site.write()
+    site.poll()
+    for name in ("m", "n"):
+        code, details = refusal(lambda name=name: ask(stub, name, "2"))
+        assert (code, "is retired" in details) == ("NOT_FOUND", True)
+    assert ask(stub, "m") == 1
+    assert [model.reason for model in stub.RepositoryIndex(pb.RepositoryIndexRequest()).models
+            if model.reason] == []  # fmt: skip

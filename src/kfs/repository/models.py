@@ -56,10 +56,8 @@ class Models:
         self._close_storages(kept={str(model.base_path) for model in settings.values()})
         yield from self.refresh()
         for name in gone:
-            for entry in self._catalog.available(name).values():
-                entry.retire()
+            self._catalog.retire(name)
             yield name
-            self._catalog.set_error(name, None)
 
     def refresh(self) -> Iterator[str]:
         """Look for new versions and for those that are gone; gives names as `apply` does."""
@@ -121,14 +119,16 @@ class Models:
     def _retire_replaced(
         self, settings: ModelSettings, wanted: Set[int] = frozenset(), failed: Container[int] = ()
     ) -> None:
-        """Retire the versions that are not wanted.
+        """Retire the versions that are not wanted, also those that had failed.
 
         What could not be replaced goes on as it was: a version that failed, and one of another
         place while nothing of the new place is served.
         """
-        for version, entry in self._catalog.available(settings.name).items():
+        for version, entry in self._catalog.left(settings.name).items():
             goes_on = version in failed or (
-                not wanted and _settings_of(entry).base_path != settings.base_path
+                not wanted
+                and entry.is_available
+                and _settings_of(entry).base_path != settings.base_path
             )
             if version not in wanted and not goes_on:
                 entry.retire()
