@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,16 @@ from kfs.settings import ModelSettings, ServerSettings
 from kfs.tensors.arrays import Array, Tensor
 
 ServeModels = Callable[..., Server]
+
+
+@pytest.fixture
+def signals_as_before() -> Iterator[None]:
+    """For who runs what ends by signals in this process: processes inherit what is ignored."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    handlers = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, handlers, strict=True):
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,8 @@ from kfs.errors import ModelLoadError
 from kfs.servables.model import Model
 from kfs.settings import ServerSettings
 
+pytestmark = pytest.mark.usefixtures("signals_as_before")
+
 COMMAND = [sys.executable, "-c", "from kfs.cli import main; main()"]
 
 
@@ -338,13 +340,13 @@ def test_no_flag_is_ignored_in_silence(flag: str) -> None:
 def test_flags_that_ask_for_nothing_special_are_taken(
     monkeypatch: pytest.MonkeyPatch, flags: list[str]
 ) -> None:
-    monkeypatch.setattr("kfs.cli.app.run", lambda settings: 0)
+    monkeypatch.setattr("kfs.cli.app.run", lambda *_: 0)
     assert CliRunner().invoke(cli, ["serve", *flags]).exit_code == 0
 
 
 def test_limits_on_clients_reach_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[ServerSettings] = []
-    monkeypatch.setattr("kfs.cli.app.run", lambda settings: asked.append(settings) or 0)
+    monkeypatch.setattr("kfs.cli.app.run", lambda settings, end: asked.append(settings) or 0)
     monkeypatch.setenv("OPENCV_IO_MAX_IMAGE_PIXELS", "1000")
     limits = ["--max_waiting_calls", "5", "--max_streams", "6", "--grpc_max_threads", "7"]
     assert CliRunner().invoke(cli, ["serve", *limits]).exit_code == 0
@@ -360,7 +362,7 @@ def test_properties_of_devices_behind_another_may_be_nested(
     monkeypatch: pytest.MonkeyPatch, repository: Path
 ) -> None:
     asked: list[ServerSettings] = []
-    monkeypatch.setattr("kfs.cli.app.run", lambda settings: asked.append(settings) or 0)
+    monkeypatch.setattr("kfs.cli.app.run", lambda settings, end: asked.append(settings) or 0)
     dummy = repository / "dummy"
     flags = {
         "model_name": "dummy", "model_path": dummy, "target_device": "HETERO:CPU",

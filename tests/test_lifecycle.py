@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -147,6 +148,34 @@ def test_a_handler_that_never_returns_does_not_keep_the_server_from_ending(
             assert server.process.wait(30) == 0
             assert call.code() is grpc.StatusCode.UNAVAILABLE
         assert "Calls that are stuck are left: 1" in server.log.read_text()
+
+
+IMPORTING = """
+import signal, sys, time
+from kfs.cli import main
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "openvino":
+            print("imports", flush=True)
+            while signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:  # as it is once it came
+                time.sleep(0.01)
+
+sys.meta_path.insert(0, Finder())
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_heard_while_everything_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    monkeypatch.setattr("server_process.KFS_FAST", [sys.executable, "-c", IMPORTING])
+    with server_process(tmp_path / "log") as server:
+        wait_until(lambda: server.has_said("imports\n"))
+        server.process.send_signal(number)
+        assert server.process.wait(30) == 0
+        assert "Traceback" not in server.log.read_text()
 
 
 HANGING = """

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
 from multiprocessing.connection import wait
 
 import pytest
 
 from kfs.cli.signals import end_signals
 
-HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-
-
-@pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
-    handlers = [signal.getsignal(number) for number in HANDLED]
-    yield
-    for number, handler in zip(HANDLED, handlers, strict=True):
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("signals_as_before")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

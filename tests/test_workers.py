@@ -207,6 +207,7 @@ repository.Repository.{} = hang
 SUPERVISOR = """
 import sys
 from kfs.cli import workers
+from kfs.cli.signals import end_signals
 from kfs.digits import MODEL_NAME, MODEL_PATH
 from kfs.settings import ModelSettings, ServerSettings
 from workers_set_up import set_up
@@ -219,7 +220,8 @@ if __name__ == "__main__":
         grpc_bind_address=("127.0.0.1",), poll_wait_s=0.001, drain_s=int(sys.argv[1]),
     )
     workers._END_S = float(sys.argv[2])
-    sys.exit(workers.run_workers(settings, set_up))
+    with end_signals() as end:
+        sys.exit(workers.run_workers(settings, end, set_up))
 """
 
 

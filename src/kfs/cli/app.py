@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from multiprocessing.connection import wait
 from types import TracebackType
 
-from kfs.cli.signals import End, end_signals
+from kfs.cli.signals import End
 from kfs.errors import ModelLoadError
 from kfs.metrics.registry import Metrics
 from kfs.repository.catalog import Catalog
@@ -187,25 +187,24 @@ def metric_names(settings: ServerSettings) -> frozenset[str]:
     return named or settings.metrics
 
 
-def run(settings: ServerSettings) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code: 0 after draining, 1 when it cannot start."""
+def run(settings: ServerSettings, end: End) -> int:
+    """Serve until the end; the exit code: 0 after draining, 1 when it cannot start."""
     server = None
-    with end_signals() as end:
-        try:
-            server = Server(settings)
-            server.start()
-            loading = begin_load(server, end)
-            while not end.has_come():
-                wait([end.news])
-                if loading.done():
-                    loading.result()
-        except (StartError, ModelLoadError, ConfigError) as error:
-            print(f"kfs-fast: {error}", file=sys.stderr)
-            if server is not None:
-                server.stop(0)
-            return 1
-        _log.info("Stopping: running calls get %g s to finish", settings.drain_s)
-        n_stuck = server.stop()
+    try:
+        server = Server(settings)
+        server.start()
+        loading = begin_load(server, end)
+        while not end.has_come():
+            wait([end.news])
+            if loading.done():
+                loading.result()
+    except (StartError, ModelLoadError, ConfigError) as error:
+        print(f"kfs-fast: {error}", file=sys.stderr)
+        if server is not None:
+            server.stop(0)
+        return 1
+    _log.info("Stopping: running calls get %g s to finish", settings.drain_s)
+    n_stuck = server.stop()
     _log.info("Stopped")
     leave_stuck(n_stuck)
     return 0

@@ -16,6 +16,7 @@ from kfs.cli.console import LOG_LEVELS, set_up_logging
 from kfs.cli.cores import bind_no_threads
 from kfs.cli.malloc import keep_freed_memory
 from kfs.cli.model_options import OF_ONE_MODEL, check_together, model_options
+from kfs.cli.signals import end_signals
 from kfs.digits import MODEL_NAME, MODEL_PATH, images
 from kfs.metrics.families import DEFAULT, check_names
 from kfs.repository.folders import find_graph, resolve_path
@@ -355,15 +356,16 @@ def serve(
     os.environ[MAX_PIXELS_VARIABLE] = str(max_image_pixels)  # OpenCV looks when it is imported
     bind_no_threads()
     kept_nbytes = kept_memory_mib << 20
-    # OpenVINO takes its time to import.
-    if n_workers > 1:
-        from kfs.cli.workers import run_workers
+    with end_signals() as end:
+        # OpenVINO takes its time to import.
+        if n_workers > 1:
+            from kfs.cli.workers import run_workers
 
-        sys.exit(run_workers(settings, partial(_begin_worker, log, kept_nbytes)))
-    keep_freed_memory(kept_nbytes)
-    from kfs.cli.app import run
+            sys.exit(run_workers(settings, end, partial(_begin_worker, log, kept_nbytes)))
+        keep_freed_memory(kept_nbytes)
+        from kfs.cli.app import run
 
-    sys.exit(run(settings))
+        sys.exit(run(settings, end))
 
 
 def _begin_worker(set_up_logging: Callable[[], None], kept_nbytes: int) -> None:

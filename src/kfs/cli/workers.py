@@ -48,8 +48,8 @@ _MAX_BACKOFF_S = 60.0
 _END_S = 10.0
 
 
-def run_workers(settings: ServerSettings, set_up: Callable[[], None]) -> int:
-    """Serve with `settings.n_workers` processes until SIGTERM or SIGINT.
+def run_workers(settings: ServerSettings, end: End, set_up: Callable[[], None]) -> int:
+    """Serve with `settings.n_workers` processes until the end.
 
     Args:
         set_up: called first in each worker, for its logs and its memory; it has to be picklable.
@@ -70,7 +70,7 @@ def run_workers(settings: ServerSettings, set_up: Callable[[], None]) -> int:
                 stack.callback(side_port.stop)
                 _log.info("Started HTTP server on port %d", rest_port)
             _log.info("Starting %d workers on port %d", settings.n_workers, port)
-            supervisor.run(stack.enter_context(end_signals()))
+            supervisor.run(end)
         except (StartError, ConfigError, ListenError) as error:
             print(f"kfs-fast: {error}", file=sys.stderr)
             return 1
