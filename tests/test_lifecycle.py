@@ -314,6 +314,18 @@ def test_a_mapping_file_renames_tensors(serve: ServeModels, tmp_path: Path) -> N
     assert response.outputs[0].name == "result"
 
 
+def test_what_a_mapping_file_names_in_vain_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    models.dummy(tmp_path / "1")
+    mapping = '{"inputs": {"zz": "x"}, "output": {"a": "y"}}'
+    (tmp_path / "1" / "mapping_config.json").write_text(mapping)
+    model = Model.load(ModelSettings("m", tmp_path), 1, tmp_path / "1")
+    assert [spec.name for spec in model.signature.outputs] == ["a"]
+    assert "the model has no input zz; it has b" in caplog.text
+    assert "output means nothing; expected inputs and outputs" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("files", "text"),
     [

@@ -16,7 +16,12 @@ import openvino as ov
 from kfs.datatypes import from_openvino
 from kfs.errors import ModelLoadError
 from kfs.servables.model.preparation import client_name, layout_of, prepare
-from kfs.servables.model.source import TensorNames, find_model_file, read_tensor_names
+from kfs.servables.model.source import (
+    MAPPING_FILE,
+    TensorNames,
+    find_model_file,
+    read_tensor_names,
+)
 from kfs.servables.model.words import words_of
 from kfs.settings import ModelSettings, PluginValue
 from kfs.signature import Dim, Signature, TensorSpec
@@ -101,7 +106,19 @@ def read_model(settings: ModelSettings, folder: Path) -> ReadModel:
         model = core().read_model(path, config=_reading(settings))
     except Exception as error:
         raise ModelLoadError(f"OpenVINO cannot read {path}: {words_of(error)}") from error
+    _warn_of_unknown(names, model, path)
     return ReadModel(path, model, names)
+
+
+def _warn_of_unknown(names: TensorNames, model: Any, path: Path) -> None:
+    """Of a name that no tensor has, the alias is without effect."""
+    for kind, ports, aliases in (
+        ("input", model.inputs, names.inputs), ("output", model.outputs, names.outputs)
+    ):  # fmt: skip
+        known = {name for port in ports for name in port.names}
+        for name in aliases.keys() - known:
+            _log.warning("%s beside %s: the model has no %s %s; it has %s",
+                         MAPPING_FILE, path, kind, name, ", ".join(sorted(known)))  # fmt: skip
 
 
 def compile_model(settings: ModelSettings, read: ReadModel) -> Compiled:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ FORMATS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 MAPPING_FILE = "mapping_config.json"
 _SAVED_MODEL = "saved_model.pb"
+
+_log = logging.getLogger("kfs.model")
 
 
 def find_model_file(folder: Path) -> Path:
@@ -93,6 +96,8 @@ def read_tensor_names(folder: Path) -> TensorNames:
         raise ModelLoadError(f"{path}: {error}") from None
     if not isinstance(document, dict):
         raise ModelLoadError(f"{path}: expected an object with inputs and outputs")
+    for key in document.keys() - {"inputs", "outputs"}:
+        _log.warning("%s: %s means nothing; expected inputs and outputs", path, key)
     return TensorNames(_names(document, "inputs", path), _names(document, "outputs", path))
 
 
