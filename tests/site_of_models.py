@@ -39,7 +39,7 @@ class Site:
         self.models: dict[str, dict[str, Any]] = {}
         self.graphs: dict[str, dict[str, Any]] = {}
         self.pipelines: list[dict[str, Any]] | None = None
-        self.libraries: dict[str, str] = {}
+        self.libraries: dict[str, str] | None = None
         self.monitoring: dict[str, Any] | None = None
         self.server: Server | None = None
         self.channel: grpc.Channel | None = None
@@ -52,7 +52,7 @@ class Site:
             document["mediapipe_config_list"] = list(self.graphs.values())
         if self.pipelines is not None:
             document["pipeline_config_list"] = self.pipelines
-        if self.libraries:
+        if self.libraries is not None:
             document["custom_node_library_config_list"] = [
                 {"name": name, "base_path": path} for name, path in self.libraries.items()
             ]

@@ -336,6 +336,25 @@ def test_a_library_that_cannot_be_opened_and_then_can(site: Site) -> None:
     assert [list(found.shape) for found in metadata.inputs] == [[1, 10], [1, 4]]
 
 
+def test_libraries_stay_where_nothing_is_said_of_them_and_go_with_an_empty_list(
+    site: Site,
+) -> None:
+    compile_library(C_NODES / "ops.c", site.root)
+    site.libraries = {"ops": "libops.so"}
+    site.pipelines = [custom_chain(1)]
+    stub = site.start()
+    site.libraries = None
+    for n_nodes in (1, 2):
+        site.pipelines = [custom_chain(n_nodes)]
+        site.write()
+        site.poll()
+        assert is_ready(stub, "custom")
+    site.libraries = {}
+    site.write()
+    site.poll()
+    assert not is_ready(stub, "custom")
+
+
 class Load:
     """Clients that ask without a pause, from threads of their own."""
 

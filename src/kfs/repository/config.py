@@ -41,7 +41,7 @@ class Wanted:
         models: by name.
         broken: names whose entry cannot be served, and why.
         pipelines: by name.
-        libraries: of custom nodes.
+        libraries: of custom nodes; None where nothing is said of them, so that they stay.
         folder: where relative paths of libraries begin.
         graphs: by name.
         files: other files that were read; a change of one is a change of what is wanted.
@@ -50,7 +50,7 @@ class Wanted:
     models: Mapping[str, ModelSettings] = field(default_factory=dict)
     broken: Mapping[str, str] = field(default_factory=dict)
     pipelines: Mapping[str, PipelineSpec] = field(default_factory=dict)
-    libraries: tuple[LibrarySpec, ...] = ()
+    libraries: tuple[LibrarySpec, ...] | None = None
     folder: Path = Path()
     graphs: Mapping[str, GraphSettings] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
@@ -116,12 +116,15 @@ def _wanted(file: ConfigFile, path: Path, defaults: ModelSettings) -> Wanted:
     for pipeline in file.pipeline_config_list:
         if _is_new(pipeline.name, models, broken, pipelines):
             pipelines[pipeline.name] = parse(pipeline.model_dump(exclude_none=True))
-    libraries = tuple(
-        LibrarySpec(library.name, library.base_path)
-        for library in file.custom_node_library_config_list
-    )
     served = _by_name(graphs, models, broken, pipelines)
-    return Wanted(models, broken, pipelines, libraries, folder, served, files)
+    return Wanted(models, broken, pipelines, _libraries(file), folder, served, files)
+
+
+def _libraries(file: ConfigFile) -> tuple[LibrarySpec, ...] | None:
+    libraries = file.custom_node_library_config_list
+    if libraries is None:
+        return None
+    return tuple(LibrarySpec(library.name, library.base_path) for library in libraries)
 
 
 def wanted_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from kfs.metrics.registry import Metrics
@@ -36,14 +36,22 @@ class Pipelines:
         self._made_of: dict[str, tuple[object, ...]] = {}
 
     def apply(
-        self, specs: Mapping[str, PipelineSpec], libraries: list[LibrarySpec], folder: Path
+        self,
+        specs: Mapping[str, PipelineSpec],
+        libraries: Iterable[LibrarySpec] | None,
+        folder: Path,
     ) -> list[str]:
         """Load what is new or changed, retire what is gone.
+
+        Args:
+            libraries: all that nodes may use from now on; None for those of before.
+            folder: where relative paths of libraries begin.
 
         Returns:
             The names whose availability may have changed.
         """
-        self._open(libraries, folder)
+        if libraries is not None:
+            self._open(libraries, folder)
         gone = [name for name in self._specs if name not in specs]
         self._specs = specs
         for name in gone:
@@ -62,7 +70,7 @@ class Pipelines:
                 changed.append(name)
         return changed
 
-    def _open(self, libraries: list[LibrarySpec], folder: Path) -> None:
+    def _open(self, libraries: Iterable[LibrarySpec], folder: Path) -> None:
         """Libraries stay open once they are: code in them may still run."""
         self._by_name = {}
         for spec in libraries:

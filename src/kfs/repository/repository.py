@@ -182,8 +182,7 @@ class Repository:
             self._tell(name)
         if self._stopping.is_set():
             return
-        libraries = list(wanted.libraries)
-        for name in self._pipelines.apply(wanted.pipelines, libraries, wanted.folder):
+        for name in self._pipelines.apply(wanted.pipelines, wanted.libraries, wanted.folder):
             self._tell(name)
         for name in self._graphs.apply(wanted.graphs):
             self._tell(name)

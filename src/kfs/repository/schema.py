@@ -171,7 +171,7 @@ class ConfigFile(_Closed):
     model_config_list: list[ModelItem]
     mediapipe_config_list: list[GraphConfig] = Field(default_factory=list)
     pipeline_config_list: list[PipelineConfig] = Field(default_factory=list)
-    custom_node_library_config_list: list[LibraryConfig] = Field(default_factory=list)
+    custom_node_library_config_list: list[LibraryConfig] | None = None
     custom_loader_config_list: list[CustomLoaderItem] = Field(default_factory=list)
     monitoring: Monitoring = Monitoring()
 
