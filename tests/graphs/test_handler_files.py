@@ -110,6 +110,24 @@ def test_a_handler_is_imported_anew_with_its_graph(tmp_path: Path) -> None:
         site.stop()
 
 
+def test_a_handler_that_could_not_be_loaded_is_tried_again_with_the_configuration(
+    tmp_path: Path,
+) -> None:
+    site = Site(tmp_path)
+    add_graph(site, "g", one("handler"), handler="    def")
+    stub = site.start()
+    try:
+        add_graph(site, "g", one("handler"), handler=INCREMENT)
+        site.poll()
+        assert refusal(lambda: ask(stub, request("g", **{"in": [1.0]})))[0] == "UNAVAILABLE"
+        site.add("another", 1)
+        site.write()
+        site.poll()
+        assert ask(stub, request("g", **{"in": [1.0]})) == {"out": [2.0]}
+    finally:
+        site.stop()
+
+
 def test_handlers_of_equal_file_names_do_not_collide(tmp_path: Path) -> None:
     site = Site(tmp_path)
     for name, added in (("one", "1"), ("ten", "10")):

@@ -336,6 +336,49 @@ def test_a_library_that_cannot_be_opened_and_then_can(site: Site) -> None:
     assert [list(found.shape) for found in metadata.inputs] == [[1, 10], [1, 4]]
 
 
+NEEDS_A_FILE = """
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+
+
+class Node:
+    def __init__(self):
+        with (FOLDER / "tried").open("a") as tried:
+            tried.write(".")
+        (FOLDER / "needed").read_text()
+
+    def inputs(self, params):
+        return {"x": ("FP32", [1, 10])}
+
+    def outputs(self, params):
+        return {"y": ("FP32", [1, 10])}
+
+    def execute(self, inputs, params):
+        return {"y": inputs["x"] + 3}
+"""
+
+
+def test_a_library_that_could_not_be_initialized_is_tried_again_with_the_configuration(
+    site: Site,
+) -> None:
+    (site.root / "node.py").write_text(NEEDS_A_FILE)
+    site.libraries = {"node": "node.py"}
+    nodes = [custom("n", "node", {"y": "y"}, x="request.b")]
+    site.pipelines = [entry(["b"], nodes, name="chain", y="n.y")]
+    stub = site.start()
+    (site.root / "needed").touch()
+    site.poll()
+    assert not is_ready(stub, "chain"), "nothing is known to have changed"
+    for name in ("one", "two"):
+        site.add(name, 1)
+        site.write()
+        site.poll()
+        assert ask(stub, "chain") == 3
+    n_tries = len((site.root / "tried").read_text())
+    assert n_tries == 2, "what is available is left alone"
+
+
 def test_libraries_stay_where_nothing_is_said_of_them_and_go_with_an_empty_list(
     site: Site,
 ) -> None:

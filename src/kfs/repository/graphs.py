@@ -38,7 +38,7 @@ class Graphs:
         self._made_of: dict[str, tuple[GraphSettings, bytes]] = {}
 
     def apply(self, settings: Mapping[str, GraphSettings]) -> list[str]:
-        """Load what is new or changed, retire what is gone.
+        """Load what is new, changed or not available, retire what is gone.
 
         Returns:
             The names whose availability may have changed.
@@ -46,8 +46,11 @@ class Graphs:
         gone = [name for name in self._settings if name not in settings]
         self._settings = settings
         for name in gone:
-            self._made_of.pop(name, None)
             self._catalog.retire(name)
+        # What failed may fail no more: the files of Python nodes are not looked at, for instance.
+        self._made_of = {
+            name: parts for name, parts in self._made_of.items() if self._catalog.available(name)
+        }
         return gone + self.refresh()
 
     def refresh(self) -> list[str]:

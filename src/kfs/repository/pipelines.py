@@ -41,7 +41,7 @@ class Pipelines:
         libraries: Iterable[LibrarySpec] | None,
         folder: Path,
     ) -> list[str]:
-        """Load what is new or changed, retire what is gone.
+        """Load what is new, changed or not available, retire what is gone.
 
         Args:
             libraries: all that nodes may use from now on; None for those of before.
@@ -55,8 +55,11 @@ class Pipelines:
         gone = [name for name in self._specs if name not in specs]
         self._specs = specs
         for name in gone:
-            self._made_of.pop(name, None)
             self._catalog.retire(name)
+        # What failed may fail no more: of what a library finds, for instance, nothing is known.
+        self._made_of = {
+            name: parts for name, parts in self._made_of.items() if self._catalog.available(name)
+        }
         return gone + self.refresh()
 
     def refresh(self) -> list[str]:
