@@ -53,7 +53,8 @@ DATATYPES: dict[str, Datatype] = {row.name: row for row in _ROWS}
 #: The same rows by OpenVINO's name of the element type.
 BY_OPENVINO: dict[str, Datatype] = {row.openvino: row for row in _ROWS}
 
-BF16 = Datatype("BF16", "", 0, 2, "<u2", "bf16", "BF16")
+#: Goes from one model to the next, but not to clients: numpy has only two bytes for it.
+BF16 = Datatype("BF16", "", 0, 2, "|V2", "bf16", "BF16")
 _INVALID = ("INVALID", "", 0, 0, "")
 _NAMED = {
     "bf16": BF16,
@@ -62,6 +63,9 @@ _NAMED = {
     "u1": Datatype(*_INVALID, "u1", "U1"),
 }
 UNSUPPORTED = Datatype("INVALID", "", 0, 0, "", "", "UNDEFINED")
+
+#: The rows of what goes from one servable to the next, by the numpy type string.
+BY_NUMPY: dict[str, Datatype] = {row.numpy: row for row in (*_ROWS, BF16)}
 
 
 def from_openvino(name: str) -> Datatype:

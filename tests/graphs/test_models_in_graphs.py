@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import models
 import numpy as np
 import pytest
 from graphs.graph_site import (
@@ -17,6 +18,7 @@ from graphs.graph_site import (
     request,
     session,
 )
+from openvino import opset13 as op
 from site_of_models import Site, plus, refusal
 from wire import Stub, infer_request
 
@@ -58,6 +60,10 @@ node {{
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     site = Site(tmp_path_factory.mktemp("models"))
     add_models(site)
+    for name, taken, given in (("halve", "f32", "bf16"), ("mend", "bf16", "f32")):
+        b = models.parameter("b", [1, 10], taken)
+        models.save(site.root / name / "1", [b], {"a": op.convert(b, given)})
+        site.models[name] = {"name": name, "base_path": name}
     plus(site.root / "dummy" / "2", 5)
     site.models["dummy"]["model_version_policy"] = {"all": {}}
     plain = ends(["in"], ["out"]) + session("dummy")
@@ -70,6 +76,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     add_graph(site, "by_number", plain + inference("dummy", {"B": "in"}, {"A": "out"}))
     add_graph(site, "no_output",
               plain + inference("dummy", {"B": "in"}, {"A": "out"}, B="b", A="z"))  # fmt: skip
+    add_graph(site, "halves", ends(["in"], ["half", "whole"]) + session("halve") + session("mend")
+              + inference("halve", {"B": "in"}, {"A": "half"}, B="b", A="a")
+              + inference("mend", {"B": "half"}, {"A": "whole"}, B="b", A="a"))  # fmt: skip
     order = 'input_order_list: "input1" input_order_list: "input2"'
     one_output = order + ' output_order_list: "sum"'
     for tag in ("OVTENSORS", "TENSORS", "TFTENSORS"):
@@ -124,6 +133,16 @@ def test_a_tag_that_is_no_name_of_the_model(stub: Stub) -> None:
 )
 def test_lists_of_tensors(stub: Stub, graph: str) -> None:
     assert ask(stub, request(graph, in1=ONES, in2=2 * ONES)) == {"out": [3.0] * 10}
+
+
+def test_models_hand_bfloat16_on(stub: Stub) -> None:
+    answer = stub.ModelInfer(request("halves", **{"in": ONES}), timeout=30)
+    assert [(found.name, found.datatype) for found in answer.outputs] == [
+        ("half", "BF16"), ("whole", "FP32"),
+    ]  # fmt: skip
+    half, whole = answer.raw_output_contents
+    assert half == ONES.tobytes()[2:4] * 10, "the upper half of each"
+    assert whole == ONES.tobytes()
 
 
 def test_a_list_that_is_too_long(stub: Stub) -> None:

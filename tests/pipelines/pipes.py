@@ -49,6 +49,12 @@ def model_catalog(root: Path, nireq: int = 2) -> Catalog:
     models.identity(root / "ints" / "1", "INT32", [1, 10])
     b = models.parameter("b", [1, 10], "f32")
     models.save(root / "fp64_of_b" / "1", [b], {"a": op.convert(b, "f64")})
+    b = models.parameter("b", [-1, -1], "f32")
+    models.save(root / "to_bf16" / "1", [b], {"a": op.convert(b, "bf16")})
+    b = models.parameter("b", [-1, -1], "bf16")
+    models.save(root / "from_bf16" / "1", [b], {"a": op.convert(b, "f32")})
+    b = models.parameter("b", [1, 10], "f32")
+    models.save(root / "to_nibbles" / "1", [b], {"a": op.convert(b, "i4")})
     return catalog_of(
         *(ModelSettings(folder.name, folder, nireq=nireq) for folder in sorted(root.iterdir()))
     )

@@ -111,6 +111,9 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         entry(["s"], [model("n", "strings", {"s": "input"}, input="request.s"),
                       model("m", "strings2", {"s": "input"}, input="n.s")], s="m.s"),
         "NOT_IMPLEMENTED", "node m: input input takes the strings of n.s"),
+    "a precision for which there is no memory": (
+        entry(["b"], [model("n", "to_nibbles", b="request.b")], a="n.a"),
+        "NOT_IMPLEMENTED", "input a takes n.a, whose precision no pipeline can carry"),
     "strings demultiplexed": (
         entry(["s"], [model("n", "strings", {"s": "input"}, input="request.s")], split=2, s="n.s"),
         "PIPELINE_STRING_DEMUILTIPLICATION_UNSUPPORTED", "node n"),

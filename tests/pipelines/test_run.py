@@ -127,6 +127,16 @@ def test_nested(models_catalog: Catalog) -> None:
     assert np.array_equal(infer(p, b=values)["a"], values + 2)
 
 
+@pytest.mark.parametrize("width", [0, 10, 20_000])
+def test_models_hand_bfloat16_on(models_catalog: Catalog, width: int) -> None:
+    nodes = [model("half", "to_bf16", b="request.b"), model("whole", "from_bf16", b="half.a")]
+    p = load(models_catalog, entry(["b"], nodes, split=-1, half="half.a", whole="whole.a"))
+    b = np.arange(3 * width, dtype=np.float32).reshape(3, 1, width) % 256
+    outputs = infer(p, b=b)
+    assert np.array_equal(outputs["whole"], b)
+    assert outputs["half"].nbytes == b.nbytes // 2
+
+
 def test_what_is_demultiplexed_gathered_at_once_is_itself(models_catalog: Catalog) -> None:
     nodes = [
         model("split", "rows", b="request.b", split=4),

@@ -29,6 +29,8 @@ CONFIGS = [
     entry(["b", "unused"], [model("n", "dummy", b="request.b")], name="lazy", a="n.a"),
     entry(["t"], [model("n", "bytes", {"o": "input"}, input="request.t")], name="words",
           answer_string="n.o"),
+    entry(["b"], [model("h", "to_bf16", b="request.b"), model("n", "from_bf16", b="h.a")],
+          name="half", h="h.a", a="n.a"),
     entry(["b"], [model("n", "dummy", b="request.b")], name="through", a="n.a", b="request.b"),
 ]  # fmt: skip
 
@@ -129,6 +131,18 @@ def test_what_goes_straight_through_is_no_output(stub: Stub) -> None:
         stub.ModelInfer(request, timeout=30)
     request.outputs.add(name="a")
     assert stub.ModelInfer(request, timeout=30).raw_output_contents[0] == (X + 1).tobytes()
+
+
+def test_bfloat16_is_told_but_not_sent(stub: Stub) -> None:
+    metadata = stub.ModelMetadata(pb.ModelMetadataRequest(name="half"), timeout=30)
+    assert [(found.name, found.datatype) for found in metadata.outputs] == [
+        ("a", "FP32"), ("h", "BF16"),
+    ]  # fmt: skip
+    request = infer_request("half", raw=X.tobytes())
+    with refusal("INVALID_ARGUMENT", "Output h has the precision BF16, which cannot be sent"):
+        stub.ModelInfer(request, timeout=30)
+    request.outputs.add(name="a")
+    assert stub.ModelInfer(request, timeout=30).raw_output_contents == [X.tobytes()]
 
 
 def test_shards_and_none(stub: Stub) -> None:

@@ -78,7 +78,8 @@ def write_answer(
 
 def has_place(spec: TensorSpec) -> bool:
     """Whether the place of this output in a message is known before its values are."""
-    return 0 < (spec.nbytes or 0) <= MAX_MESSAGE_NBYTES and not _is_named_as_strings(spec)
+    can_be_sent = spec.datatype.name in DATATYPES and not _is_named_as_strings(spec)
+    return can_be_sent and 0 < (spec.nbytes or 0) <= MAX_MESSAGE_NBYTES
 
 
 def choose_straight(outputs: Iterable[TensorSpec]) -> list[TensorSpec]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from kfs import errors
-from kfs.datatypes import DATATYPES
+from kfs.datatypes import BY_NUMPY
 from kfs.errors import ServingError
 from kfs.signature import TensorSpec, format_shape
 from kfs.tensors.arrays import StringTensor, Tensor
-
-_BY_NUMPY = {row.numpy: row for row in DATATYPES.values()}
 
 
 def check_input(spec: TensorSpec, tensor: Tensor) -> None:
@@ -21,7 +19,7 @@ def check_input(spec: TensorSpec, tensor: Tensor) -> None:
     elif tensor.dtype.str == spec.datatype.numpy:
         found = spec.datatype.label
     else:
-        row = _BY_NUMPY.get(tensor.dtype.str)
+        row = BY_NUMPY.get(tensor.dtype.str)
         found = tensor.dtype.name if row is None else row.label
     if found != spec.datatype.label:
         raise _input_fault(errors.INVALID_PRECISION, spec, "precision", spec.datatype.label, found)

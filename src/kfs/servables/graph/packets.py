@@ -18,7 +18,7 @@ from kfs._fast import contents
 from kfs._fast.memory import TensorView
 from kfs._fast.wire import InputTensor, Parameter, Request
 from kfs._proto import grpc_predict_v2_pb2 as pb
-from kfs.datatypes import DATATYPES, Datatype
+from kfs.datatypes import BY_NUMPY, DATATYPES, Datatype
 from kfs.errors import ServingError, Status, ValueRangeError
 from kfs.servables.graph.calculator import (
     IMAGE,
@@ -54,8 +54,6 @@ _SPECIAL_TIMESTAMPS = {
     (1 << 63) - 2: "Timestamp::OneOverPostStream()",
     (1 << 63) - 1: "Timestamp::Done()",
 }
-
-_BY_NUMPY = {row.numpy: row for row in DATATYPES.values()}
 
 
 @dataclass(frozen=True)
@@ -415,7 +413,7 @@ def _write_array(name: str, value: Any) -> Output | None:
         return Output(name, "BYTES", value.shape, value.strings)
     if not isinstance(value, np.ndarray):
         return None
-    row = _BY_NUMPY.get(value.dtype.str)
+    row = BY_NUMPY.get(value.dtype.str)
     datatype = "INVALID" if row is None else row.name
     return Output(name, datatype, value.shape, np.ascontiguousarray(value).reshape(value.shape))
 

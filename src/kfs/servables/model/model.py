@@ -61,7 +61,7 @@ class _Program:
         self.served_outputs = [
             (index, spec)
             for index, spec in enumerate(self.compiled.outputs)
-            if spec.datatype.name in DATATYPES
+            if spec.datatype.numpy
         ]
         self.straight_outputs = self._choose_straight() if alias else frozenset()
         metrics.slots.inc(n_slots)

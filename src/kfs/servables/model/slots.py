@@ -14,6 +14,7 @@ import openvino as ov
 
 from kfs import errors
 from kfs._fast.strings import ITEMSIZE, StringArray
+from kfs.datatypes import BF16
 from kfs.errors import ModelLoadError, ServingError
 from kfs.metrics.servables import ModelMetrics, elapsed_us
 from kfs.servables.base import CallContext
@@ -45,11 +46,15 @@ class Slot:
         self._infer = super(ov.InferRequest, request).infer  # type: ignore[misc]
         self._alias = alias
         self._n_outputs = len(request.model_outputs)
-        self._gives_strings = any(
-            output.element_type == ov.Type.string for output in request.model_outputs
+        #: numpy has no such types: `infer` would copy strings, and cut them at NULs, and would
+        #: give BF16 as if it were FP16.
+        self._gives_others = any(
+            output.element_type in (ov.Type.string, ov.Type.bf16)
+            for output in request.model_outputs
         )
+        self._takes_bf16 = [port.element_type == ov.Type.bf16 for port in request.model_inputs]
         #: `_infer` takes an only input and binds it at once, sooner than if that is done before.
-        self._infer_binds = len(request.model_inputs) == 1 and not self._gives_strings
+        self._infer_binds = len(request.model_inputs) == 1 and not self._gives_others
         #: Memory of the slot's own that is bound, by input.
         self._bound: dict[int, Array] = {}
 
@@ -94,7 +99,7 @@ class Slot:
             self._copy(index, tensor)
             return None
         else:
-            wrapper = ov.Tensor(tensor, shared_memory=self._alias)
+            wrapper = self._wrap(index, tensor, shared=self._alias)
         self._bound.pop(index, None)
         if not self._infer_binds:
             self._request.set_input_tensor(index, wrapper)
@@ -104,14 +109,23 @@ class Slot:
         own = self._bound.get(index)
         if own is None or own.shape != tensor.shape:
             own = np.empty_like(tensor)
-            self._request.set_input_tensor(index, ov.Tensor(own, shared_memory=True))
+            self._request.set_input_tensor(index, self._wrap(index, own, shared=True))
             self._bound[index] = own
         np.copyto(own, tensor)
 
+    def _wrap(self, index: int, array: Array, *, shared: bool) -> ov.Tensor:
+        if not self._takes_bf16[index]:
+            return ov.Tensor(array, shared_memory=shared)
+        wrapper = ov.Tensor(array.view(np.uint16), ov.Shape(array.shape), ov.Type.bf16)
+        if shared:
+            return wrapper
+        copy = ov.Tensor(ov.Type.bf16, ov.Shape(array.shape))
+        wrapper.copy_to(copy)
+        return copy
+
     def _run(self, wrappers: Sequence[ov.Tensor | None]) -> Sequence[Tensor]:
-        if self._gives_strings:
-            # `infer` would copy strings, and cut them at NULs. To run on another thread costs
-            # less than more than a hundred of those.
+        if self._gives_others:
+            # To run on another thread costs less than to copy more than a hundred strings.
             self._request.start_async()
             self._request.wait()
             return [self._output(index) for index in range(self._n_outputs)]
@@ -125,7 +139,7 @@ class Slot:
             if tensor.element_type == ov.Type.string:
                 return _read_strings(tensor)
             array: Array = tensor.data
-            return array
+            return array.view(BF16.numpy) if tensor.element_type == ov.Type.bf16 else array
         except Exception as error:
             raise ServingError(errors.SERIALIZATION_ERROR, words_of(error)) from error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kfs.datatypes import DATATYPES
+from kfs.datatypes import BY_NUMPY, DATATYPES, UNSUPPORTED
 from kfs.servables.pipeline.draft import Draft, runs
 from kfs.servables.pipeline.faults import node_fault
 from kfs.servables.pipeline.shapes import Shape, count_dim, overlap, shapes_meet
@@ -109,6 +109,7 @@ class _Checks:
                 f"output {name} is there twice; each needs a name of its own",
             )  # fmt: skip
         self._check_alias(node, name, source, supplier)
+        self._check_carried(node, name, source, supplier)
         if not runs(node):
             self._check_pass_through(name, source)
         elif supplier.name == ENTRY:
@@ -161,6 +162,17 @@ class _Checks:
                 "PIPELINE_NODE_REFERING_TO_MISSING_MODEL_OUTPUT", supplier.name,
                 f"{source.item} stands for output {wanted}, which {_what(supplier)} does not "
                 f"have; its outputs are {', '.join(known) or 'none'}",
+            )  # fmt: skip
+
+    def _check_carried(self, node: NodeSpec, name: str, source: Source, supplier: NodeSpec) -> None:
+        if (
+            supplier.model is not None
+            and self._draft.output(supplier, source.item).datatype is UNSUPPORTED
+        ):
+            raise node_fault(
+                "NOT_IMPLEMENTED", node.name,
+                f"input {name} takes {source}, whose precision no pipeline can carry; it can "
+                f"carry {', '.join(row.label for row in BY_NUMPY.values())}",
             )  # fmt: skip
 
     def _check_pass_through(self, label: str, source: Source) -> None:
