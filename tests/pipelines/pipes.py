@@ -45,6 +45,7 @@ def model_catalog(root: Path, nireq: int = 2) -> Catalog:
     models.identity(root / "strings2" / "1", "BYTES", [-1])
     models.identity(root / "bytes" / "1", "UINT8", [-1, -1])
     models.identity(root / "image" / "1", "FP32", [1, 8, 6, 3], "NHWC")
+    models.identity(root / "film" / "1", "FP32", [2, 1, 8, 6, 3], "N?HWC")
     models.identity(root / "fp64" / "1", "FP64", [-1, 10])
     models.identity(root / "ints" / "1", "INT32", [1, 10])
     b = models.parameter("b", [1, 10], "f32")

@@ -10,7 +10,7 @@ from pipelines.pipes import entry, load, model
 from kfs.datatypes import DATATYPES
 from kfs.repository.catalog import Catalog
 from kfs.servables.pipeline import PipelineError
-from kfs.servables.pipeline.shapes import demultiplexed, intersect
+from kfs.servables.pipeline.shapes import demultiplexed, intersect, shard_of
 from kfs.signature import Dim, TensorSpec, fixed
 
 D1 = model("n", "dummy", b="request.b")
@@ -160,6 +160,15 @@ def test_what_two_consumers_accept() -> None:
 )
 def test_layouts_behind_a_demultiplexer(layout: str, expected: str) -> None:
     assert demultiplexed(TensorSpec("x", DATATYPES["FP32"], fixed(1), layout), 2).layout == expected
+
+
+@pytest.mark.parametrize(
+    ("layout", "expected"),
+    [("NHWC", "HWC"), ("N?HWC", "?HWC"), ("N...", "..."), ("N...C", "...C"), ("...", "...")],
+)
+def test_layouts_before_shards_are_gathered(layout: str, expected: str) -> None:
+    gathers = TensorSpec("x", DATATYPES["FP32"], fixed(4, 1, 2, 3, 3), layout)
+    assert shard_of(gathers) == TensorSpec("x", DATATYPES["FP32"], fixed(1, 2, 3, 3), expected)
 
 
 def test_nodes_in_any_order_and_unused_inputs(models_catalog: Catalog) -> None:

@@ -26,6 +26,10 @@ CONFIGS = [
           o="n.o"),
     entry(["i"], [model("n", "image", {"o": "input"}, input="request.i")], split=-1, name="roll",
           o="n.o"),
+    entry(["i"], [model("n", "image", {"o": "input"}, input="request.i"),
+                  model("join", "film", {"o": "input"}, gather="request", input="n.o"),
+                  model("all", "film", {"o": "input"}, gather="request", input="request.i")],
+          split=2, name="reel", all="all.o", each="join.o"),
     entry(["b", "unused"], [model("n", "dummy", b="request.b")], name="lazy", a="n.a"),
     entry(["t"], [model("n", "bytes", {"o": "input"}, input="request.t")], name="words",
           answer_string="n.o"),
@@ -209,6 +213,16 @@ def test_images_that_do_not_fit(
     tensor = "b" if name == "shards" else "i"
     with refusal("INVALID_ARGUMENT", text):
         stub.ModelInfer(infer_request(name, tensor, "BYTES", shape, bytes_contents=data))
+
+
+def test_images_that_are_gathered_at_once_and_one_by_one(stub: Stub) -> None:
+    request = infer_request(
+        "reel", "i", "BYTES", [2], bytes_contents=[encoded(8, 6), encoded(16, 12)]
+    )
+    response = stub.ModelInfer(request, timeout=30)
+    assert [list(output.shape) for output in response.outputs] == [[2, 1, 8, 6, 3]] * 2
+    at_once, one_by_one = response.raw_output_contents
+    assert at_once == one_by_one
 
 
 def test_strings_in_rows(stub: Stub) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kfs.datatypes import UNSUPPORTED
 from kfs.servables.pipeline.draft import Draft, runs
 from kfs.servables.pipeline.faults import node_fault
-from kfs.servables.pipeline.shapes import count_dim, demultiplexed, intersect
+from kfs.servables.pipeline.shapes import count_dim, demultiplexed, intersect, shard_of
 from kfs.servables.pipeline.spec import DYNAMIC, ENTRY, NodeSpec, Source
 from kfs.signature import Dim, Signature, TensorSpec, format_shape
 
@@ -39,8 +41,8 @@ def _want(
     spec = TensorSpec(item, UNSUPPORTED, (), "...")
     if runs(node):
         target = draft.input(node, name)
-        shape = target.shape if node.gather_from != ENTRY else target.shape[1:]
-        spec = TensorSpec(item, target.datatype, shape, target.layout)
+        taken = target if node.gather_from != ENTRY else shard_of(target)
+        spec = replace(taken, name=item)
     before = wanted.get(item)
     both = spec if before is None else intersect(before, spec)
     if both is None:

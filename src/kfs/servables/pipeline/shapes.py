@@ -60,6 +60,12 @@ def _intersect_layouts(first: str, second: str, rank: int) -> str | None:
     return next((text for text in (first, second) if expand_layout(text, rank) == merged), merged)
 
 
+def shard_of(spec: TensorSpec) -> TensorSpec:
+    """What each shard is of an input that gathers them: without the dimension in front."""
+    layout = spec.layout if spec.layout.startswith("...") else spec.layout[1:]
+    return TensorSpec(spec.name, spec.datatype, spec.shape[1:], layout)
+
+
 def demultiplexed(spec: TensorSpec, count: int) -> TensorSpec:
     """An input of a pipeline that demultiplexes its request: one dimension more, in front."""
     layout = spec.layout
