@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pipelines.pipes import entry, load, model
 
-from kfs.datatypes import DATATYPES
+from kfs.datatypes import DATATYPES, UNSUPPORTED
 from kfs.repository.catalog import Catalog
 from kfs.servables.pipeline import PipelineError
 from kfs.servables.pipeline.shapes import demultiplexed, intersect, shard_of
@@ -152,6 +153,22 @@ def test_what_two_consumers_accept() -> None:
     assert intersect(spec("N...", 17, 3), spec("N...", -1, -1)) == spec("N...", 17, 3)
     assert intersect(spec("NC", 1, 3), spec("CN", 1, 3)) is None
     assert intersect(spec("N?", 1, 3), spec("?N", 1, 3)) is None
+
+
+def test_only_the_precision_of_a_consumer_that_says_none_yields() -> None:
+    says_none = replace(spec("...", 1, -1, 10), datatype=UNSUPPORTED)
+    says_fp32 = spec("...", -1, 3, 10)
+    assert (
+        intersect(says_none, says_fp32) == intersect(says_fp32, says_none) == spec("...", 1, 3, 10)
+    )
+    assert intersect(says_none, spec("...", 1, 3, 20)) is None
+    assert intersect(says_none, spec("...", 1, 10)) is None
+
+
+def test_what_also_goes_through_is_what_its_node_takes(models_catalog: Catalog) -> None:
+    p = load(models_catalog, entry(["b"], [D1], b="request.b", a="n.a"))
+    (b,) = p.signature.inputs
+    assert (b.datatype, b.shape) == (DATATYPES["FP32"], fixed(1, 10))
 
 
 @pytest.mark.parametrize(

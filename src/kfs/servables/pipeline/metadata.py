@@ -28,8 +28,12 @@ def _inputs(draft: Draft) -> list[TensorSpec]:
     wanted: dict[str, TensorSpec] = {}
     for node in draft.all:
         for name, source in node.inputs:
-            if source.node == ENTRY:
+            if source.node != ENTRY:
+                continue
+            if runs(node):
                 _want(draft, wanted, node, name, source.item)
+            else:  # the response, which comes last, takes anything
+                wanted.setdefault(source.item, _unspecified(source.item))
     if draft.spec.demultiply is None:
         return list(wanted.values())
     return [demultiplexed(spec, draft.spec.demultiply) for spec in wanted.values()]
@@ -38,11 +42,9 @@ def _inputs(draft: Draft) -> list[TensorSpec]:
 def _want(
     draft: Draft, wanted: dict[str, TensorSpec], node: NodeSpec, name: str, item: str
 ) -> None:
-    spec = TensorSpec(item, UNSUPPORTED, (), "...")
-    if runs(node):
-        target = draft.input(node, name)
-        taken = target if node.gather_from != ENTRY else shard_of(target)
-        spec = replace(taken, name=item)
+    target = draft.input(node, name)
+    taken = target if node.gather_from != ENTRY else shard_of(target)
+    spec = replace(taken, name=item)
     before = wanted.get(item)
     both = spec if before is None else intersect(before, spec)
     if both is None:
@@ -58,7 +60,7 @@ def _want(
 def _output(draft: Draft, label: str, source: Source, gathered: tuple[str, ...]) -> TensorSpec:
     supplier = draft.nodes[source.node]
     if supplier.name == ENTRY:
-        return TensorSpec(label, UNSUPPORTED, (), "...")
+        return _unspecified(label)
     spec = draft.output(supplier, source.item)
     shape = spec.shape if supplier.demultiply is None else spec.shape[1:]
     sizes = tuple(_gathered_dim(draft, draft.nodes[name]) for name in gathered)
@@ -70,6 +72,11 @@ def _gathered_dim(draft: Draft, node: NodeSpec) -> Dim:
     if node.demultiply == DYNAMIC and node.library is not None:
         return draft.interface(node).signature.outputs[0].shape[0]
     return count_dim(node.demultiply)
+
+
+def _unspecified(name: str) -> TensorSpec:
+    """What goes through from the request to the response."""
+    return TensorSpec(name, UNSUPPORTED, (), "...")
 
 
 def _kind(spec: TensorSpec) -> str:

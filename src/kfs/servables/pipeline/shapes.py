@@ -29,17 +29,19 @@ def shapes_meet(first: Shape, second: Shape) -> bool:
 
 
 def intersect(first: TensorSpec, second: TensorSpec) -> TensorSpec | None:
-    """What two consumers of one tensor both accept; None when nothing is."""
-    if first.datatype is UNSUPPORTED or second.datatype is UNSUPPORTED:
-        return second if first.datatype is UNSUPPORTED else first
-    if first.datatype != second.datatype or len(first.shape) != len(second.shape):
+    """What two consumers of one tensor both accept; None when nothing is.
+
+    A library that says no precision takes any.
+    """
+    datatypes = {spec.datatype for spec in (first, second)} - {UNSUPPORTED} or {UNSUPPORTED}
+    if len(datatypes) > 1 or len(first.shape) != len(second.shape):
         return None
     dims = [overlap(one, other) for one, other in zip(first.shape, second.shape, strict=True)]
     shape = tuple(dim for dim in dims if dim is not None)
     layout = _intersect_layouts(first.layout, second.layout, len(first.shape))
     if len(shape) != len(dims) or layout is None:
         return None
-    return TensorSpec(first.name, first.datatype, shape, layout)
+    return TensorSpec(first.name, datatypes.pop(), shape, layout)
 
 
 def _intersect_layouts(first: str, second: str, rank: int) -> str | None:
