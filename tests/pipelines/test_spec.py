@@ -76,6 +76,10 @@ REFUSED: list[tuple[Change, str]] = [
     (in_custom(drop("library_name")), "needs library_name"),
     (in_custom(put(model_name="dummy")), "has no model_name"),
     (in_custom(put(params={"k": 1024})), "nodes[1].params.k"),
+    (put(demultiply_count=None), "[0].demultiply_count: null is no value of this key"),
+    (in_model(put(version=None)), "nodes[0].version: null is no value of this key"),
+    (in_model(put(library_name=None)), "nodes[0].library_name: null is no value of this key"),
+    (in_model(put(gather_from_node=None)), "nodes[0].gather_from_node: null is no value"),
 ]  # fmt: skip
 
 

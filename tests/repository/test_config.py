@@ -163,6 +163,10 @@ def test_a_file_may_begin_with_the_mark_that_windows_writes(tmp_path: Path) -> N
          "plugin_config.X: "),
         ({**models(), "custom_node_library_config_list": [{"name": "l"}]},
          "custom_node_library_config_list[0].base_path: Field required"),
+        ({**models(), "custom_node_library_config_list": None},
+         "custom_node_library_config_list: null is no value of this key; leave the key out"),
+        (models({"name": "m", "base_path": None}), "model_config_list[0].config.base_path: null is "
+         "no value of this key"),
         ({**models(), "monitoring": {"metrics": {"enable": "yes"}}}, "monitoring.metrics.enable: "
          'Input should be a valid boolean; found "yes"'),
         ({**models(), "pipeline_config_list": [{"name": "p", "inputs": [], "outputs": [], "nodes":

@@ -38,6 +38,14 @@ class _Closed(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_null(cls, value: object) -> object:
+        """A key may be left out; None is what it is then, and nothing that can be written."""
+        if value is None:
+            raise ValueError("null is no value of this key; leave the key out")
+        return value
+
 
 class _CustomLoaderOptions(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
