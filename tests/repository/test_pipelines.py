@@ -120,11 +120,17 @@ def take_out(site: Site, stub: Stub) -> None:
     assert told == [("UNAVAILABLE", "")]
 
 
-def test_a_pipeline_that_was_never_loaded_is_retired_too(site: Site) -> None:
+def test_a_pipeline_that_was_never_loaded_is_retired_too(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
     site.add("one", 1)
     site.pipelines = [chain("one", "nothing")]
     stub = site.start()
-    take_out(site, stub)
+    caplog.clear()
+    with caplog.at_level("INFO", "kfs.repository"):
+        take_out(site, stub)
+    states = [word for word in ("UNLOADING", "END") if f'"state": "{word}"' in caplog.text]
+    assert states == ["UNLOADING", "END"], "each is logged"
     site.pipelines = [chain("one")]
     site.write()
     site.poll()

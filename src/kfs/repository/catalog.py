@@ -111,13 +111,13 @@ class VersionEntry:
 
     def unload_if_idle(self) -> None:
         """Unload what is retired and not in use any more."""
-        if self.state is not State.UNLOADING or self.leases:
-            return
         with self._ending:
+            if self.state is not State.UNLOADING or self.leases:
+                return
             servable, self.servable = self.servable, None
             self.state = State.END
+        self.enter(State.END)
         if servable is not None:
-            self.enter(State.END)
             servable.unload()
             on_end, self.on_end = self.on_end, _nothing  # entries are kept for what they say
             on_end()
