@@ -59,9 +59,7 @@ class _Program:
             ) from error
         self.input_names = [spec.name for spec in self.compiled.inputs]
         self.served_outputs = [
-            (index, spec)
-            for index, spec in enumerate(self.compiled.outputs)
-            if spec.datatype.numpy
+            (index, spec) for index, spec in enumerate(self.compiled.outputs) if spec.datatype.numpy
         ]
         self.straight_outputs = self._choose_straight() if alias else frozenset()
         metrics.slots.inc(n_slots)

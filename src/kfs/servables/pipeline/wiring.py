@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kfs.datatypes import BY_NUMPY, DATATYPES, UNSUPPORTED
+from kfs.datatypes import BY_NUMPY, DATATYPES
 from kfs.servables.pipeline.draft import Draft, runs
 from kfs.servables.pipeline.faults import node_fault
 from kfs.servables.pipeline.shapes import Shape, count_dim, overlap, shapes_meet
@@ -167,7 +167,7 @@ class _Checks:
     def _check_carried(self, node: NodeSpec, name: str, source: Source, supplier: NodeSpec) -> None:
         if (
             supplier.model is not None
-            and self._draft.output(supplier, source.item).datatype is UNSUPPORTED
+            and not self._draft.output(supplier, source.item).datatype.numpy
         ):
             raise node_fault(
                 "NOT_IMPLEMENTED", node.name,
