@@ -73,11 +73,13 @@ class GraphSettings:
 
     Attributes:
         name: the name clients use.
-        path: the graph file.
+        base_path: its folder, where relative paths in the graph file begin.
+        path: the graph file, which may lie elsewhere.
         subconfigs: files with further models, of which the first that exists counts.
     """
 
     name: str
+    base_path: Path
     path: Path
     subconfigs: tuple[Path, ...] = ()
 

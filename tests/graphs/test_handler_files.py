@@ -138,3 +138,33 @@ def test_handlers_of_equal_file_names_do_not_collide(tmp_path: Path) -> None:
         assert ask(stub, request("ten", **{"in": [1.0]})) == {"out": [11.0]}
     finally:
         site.stop()
+
+
+@pytest.mark.parametrize("graph_path", ["../files/g.pbtxt", "deep/g.pbtxt"])
+def test_paths_begin_at_the_base_path_wherever_the_file_lies(
+    tmp_path: Path, graph_path: str
+) -> None:
+    site = Site(tmp_path)
+    folder = add_graph(site, "g", "", handler=INCREMENT)
+    path = folder / graph_path
+    path.parent.mkdir()
+    path.write_text(one("handler"))
+    (path.parent / "handler.py").write_text("raise ImportError('not this one')")
+    site.graphs["g"]["graph_path"] = graph_path
+    stub = site.start()
+    try:
+        assert ask(stub, request("g", **{"in": [1.0]})) == {"out": [2.0]}
+    finally:
+        site.stop()
+
+
+def test_paths_of_a_graph_in_version_1_begin_there(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    add_graph(site, "g/1", one("handler"), handler=INCREMENT)
+    site.graphs.clear()
+    site.models["g"] = {"name": "g"}
+    stub = site.start()
+    try:
+        assert ask(stub, request("g", **{"in": [1.0]})) == {"out": [2.0]}
+    finally:
+        site.stop()

@@ -171,6 +171,7 @@ def _graph_settings(config: GraphConfig | ModelConfig, folder: Path) -> GraphSet
     subconfigs = [config.subconfig] if config.subconfig else [SUBCONFIG, "config.json"]
     return GraphSettings(
         config.name,
+        base,
         base / (config.graph_path or GRAPH_FILE),
         tuple(base / subconfig for subconfig in subconfigs),
     )

@@ -30,7 +30,7 @@ def find_graph(name: str, base: Path) -> GraphSettings | None:
     for folder in (base, base / "1"):
         if os.path.isfile(folder / GRAPH_FILE):
             return GraphSettings(
-                name, folder / GRAPH_FILE, (folder / SUBCONFIG, folder / "config.json")
+                name, folder, folder / GRAPH_FILE, (folder / SUBCONFIG, folder / "config.json")
             )
     return None
 

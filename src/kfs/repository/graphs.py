@@ -70,7 +70,7 @@ class Graphs:
         metrics = GraphMetrics(self._metrics, name)
         entry = self._catalog.begin(name, 1, GRAPH, metrics)
         try:
-            graph = Graph.load(name, settings.path, self._catalog, metrics)
+            graph = Graph.load(name, settings.path, self._catalog, metrics, settings.base_path)
         except GraphError as error:
             self._catalog.set_error(name, str(error))
             self._catalog.fail(name, entry, str(error))

@@ -77,14 +77,20 @@ class Graph(Servable):
 
     @classmethod
     def load(
-        cls, name: str, path: Path, source: ServableSource, metrics: GraphMetrics | None = None
+        cls,
+        name: str,
+        path: Path,
+        source: ServableSource,
+        metrics: GraphMetrics | None = None,
+        base_path: Path | None = None,
     ) -> Graph:
         """Read, check and prepare a graph.
 
         Args:
-            path: the graph file; relative paths in it begin at its folder.
+            path: the graph file.
             source: the servables that its nodes use, looked up at every inference.
             metrics: where requests are counted; None for nowhere.
+            base_path: where relative paths in the file begin; None for the folder it is in.
 
         Raises:
             GraphError: the graph cannot be served, in one readable line.
@@ -96,7 +102,8 @@ class Graph(Servable):
         try:
             registry.load_plug_ins()
             plan = make_plan(parse_graph(text), registry)
-            graph = cls(name, plan, Setting(path.parent, source), metrics or GraphMetrics())
+            setting = Setting(path.parent if base_path is None else base_path, source)
+            graph = cls(name, plan, setting, metrics or GraphMetrics())
             graph._prepare()
         except GraphError as error:
             raise GraphError(f"graph {name}: {path}: {error}") from None
