@@ -60,6 +60,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
               + node("Gate", ["in"], ["out"]))  # fmt: skip
     add_graph(site, "request", ends(["REQUEST:in"], ["RESPONSE:out"])
               + node("PassRequest", ["REQUEST:in"], ["RESPONSE:out"]))  # fmt: skip
+    add_graph(site, "echo", ends(["in"], ["in", "out"]) + node("AddOne", ["in"], ["out"]))
+    add_graph(site, "retyped", ends(["in"], ["OVMS_PY_TENSOR:in", "out"])
+              + node("AddOne", ["in"], ["out"]))  # fmt: skip
     site.start()
     yield site
     site.stop()
@@ -80,6 +83,22 @@ def talk(stub: Stub) -> Iterator[Talk]:
 
 def values(talk: Talk) -> list[dict[str, list[float]]]:
     return [tensors(answer.infer_response) for answer in talk.rest()]
+
+
+def test_an_output_that_is_an_input_too_is_sent(talk: Talk, stub: Stub) -> None:
+    for at, value in enumerate((1.0, 5.0)):
+        talk.say(request("echo", at=at, **{"in": [value]}))
+        told = talk.hear_values() | talk.hear_values()  # in any order
+        assert told == {"in": [value], "out": [value + 1]}
+    assert talk.rest() == []
+    assert ask(stub, request("echo", **{"in": [1.0]})) == {"in": [1.0], "out": [2.0]}
+
+
+def test_an_input_that_is_no_packet_of_the_output_it_is_too(talk: Talk) -> None:
+    talk.say(request("retyped", **{"in": [1.0]}))
+    code, details = status_of(talk.answers)
+    assert code == "INVALID_ARGUMENT"
+    assert 'stream "in": expected pyovms.Tensor; found numpy.ndarray' in details
 
 
 @pytest.mark.parametrize("graph", ["add_one", "ten"])

@@ -135,8 +135,9 @@ class Instance:
     def push(self, stream: int, timestamp: int, value: Any) -> None:
         """Add a packet to an input of the graph; waits while the queues are full.
 
-        Nothing runs before `advance` or `work`. A timestamp that is not later than those before
-        is a failure of the graph.
+        Nothing runs before `advance` or `work`, but a stream that is an output of the graph too
+        leaves it at once. A timestamp that is not later than those before is a failure of the
+        graph.
         """
         with self._lock:
             if self._is_full(self._plan.max_queue_size):
@@ -149,6 +150,12 @@ class Instance:
                 return
             self._input_bounds[stream] = timestamp + 1
             self._deliver(stream, timestamp, value)
+        leaving = self._plan.streams[stream].output
+        if leaving is not None:
+            try:
+                self._on_output(leaving, timestamp, value)
+            except ServingError as error:  # its type is not that of the output, or nobody listens
+                self.fail(error)
 
     def advance(self) -> None:
         """See that what was pushed is worked on: here if that is short, else on other threads."""
