@@ -289,6 +289,15 @@ def test_graphs_in_the_list_of_models(site: Site) -> None:
         assert ask(stub, request(name, **{"in": ONES}))["out"] == [2.0] * 10
 
 
+def test_an_entry_whose_graph_path_leads_nowhere_is_a_model(site: Site) -> None:
+    (site.root / "wrong").mkdir()
+    (site.root / "wrong" / "graph.pbtxt").write_text(dummy_graph())
+    site.models["wrong"] = {"name": "wrong", "graph_path": "grahp.pbtxt"}
+    stub = site.start()
+    code, details = refusal(lambda: ask(stub, request("wrong", **{"in": ONES})))
+    assert (code, "no version is available" in details) == ("NOT_FOUND", True)
+
+
 def write_subconfig(path: Path, **models: str) -> None:
     configs = [{"config": {"name": name, "base_path": base}} for name, base in models.items()]
     path.write_text(json.dumps({"model_config_list": configs}))

@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kfs import options
-from kfs.repository.folders import CLOUD_PREFIXES, GRAPH_FILE, SUBCONFIG, find_graph, resolve_path
+from kfs.repository.folders import (
+    CLOUD_PREFIXES,
+    GRAPH_FILE,
+    SUBCONFIG,
+    find_version_graph,
+    resolve_path,
+)
 from kfs.repository.schema import (
     ByTensor,
     ConfigError,
@@ -184,7 +190,7 @@ def _as_graph(config: ModelConfig, folder: Path) -> GraphSettings | None:
     settings = _graph_settings(config, folder)
     if os.path.isfile(settings.path):
         return settings
-    return find_graph(config.name, folder / (config.base_path or config.name))
+    return find_version_graph(config.name, settings.base_path)
 
 
 def _add_submodels(

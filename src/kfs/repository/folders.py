@@ -27,12 +27,19 @@ SUBCONFIG = "subconfig.json"
 
 def find_graph(name: str, base: Path) -> GraphSettings | None:
     """The graph in a folder, or in its version 1; None when there is none."""
-    for folder in (base, base / "1"):
-        if os.path.isfile(folder / GRAPH_FILE):
-            return GraphSettings(
-                name, folder, folder / GRAPH_FILE, (folder / SUBCONFIG, folder / "config.json")
-            )
-    return None
+    return _graph_in(name, base) or find_version_graph(name, base)
+
+
+def find_version_graph(name: str, base: Path) -> GraphSettings | None:
+    """The graph in the version 1 of a folder; None when there is none."""
+    return _graph_in(name, base / "1")
+
+
+def _graph_in(name: str, folder: Path) -> GraphSettings | None:
+    path = folder / GRAPH_FILE
+    if not os.path.isfile(path):
+        return None
+    return GraphSettings(name, folder, path, (folder / SUBCONFIG, folder / "config.json"))
 
 
 def find_versions(base_path: Path) -> dict[int, Path]:
