@@ -39,6 +39,7 @@ from kfs.servables.graph import Graph, GraphError
 
 ONES = np.ones((1, 10), np.float32)
 IN_OUT = ends(["in"], ["out"])
+BACK = 'input_stream_info { tag_index: ":0" back_edge: true }'
 SYNC = "mediapipe.SyncSetInputStreamHandlerOptions.ext"
 
 
@@ -132,6 +133,19 @@ BROKEN = {
         + node("AddOne", ["x"], ["out"]),
         "expected ov::Tensor, but the stream has KFS response",
     ),
+    "types behind nodes that pass packets on": (
+        IN_OUT + node("PassRequest", ["REQUEST:in"], ["RESPONSE:x"])
+        + node("PassThroughCalculator", ["x"], ["y"]) + node("PassThroughCalculator", ["y"], ["z"])
+        + node("AddOne", ["z"], ["out"]),
+        "expected ov::Tensor, but the stream has KFS response",
+    ),
+    "types of side packets behind a node that passes them on": (
+        IN_OUT + session("dummy")
+        + node("PassThroughCalculator", ["in"], ["x"],
+               'input_side_packet: "SESSION:dummy" output_side_packet: "SESSION:passed"')
+        + node("Side", ["x"], ["STRING:out"], 'input_side_packet: "INT64:passed"'),
+        "expected int64, but the stream has session",
+    ),
     "a bad queue": ("# OVMS_GRAPH_QUEUE_MAX_SIZE: -1\n" + IN_OUT, "OVMS_GRAPH_QUEUE_MAX_SIZE"),
     "a loop in a queue": (
         "# OVMS_GRAPH_QUEUE_MAX_SIZE: 2\n" + IN_OUT
@@ -218,6 +232,7 @@ def test_what_is_wrong_is_said_with_the_file_and_the_place(tmp_path: Path, name:
         + node("AddOne", ["in"], ["out"], "executor: 'x'"),
         handler("MuxInputStreamHandler") + IN_OUT + session("dummy"),
         'input_stream: ["a", "TAG:b", "TAG:1:c"] output_stream: ["d"]',
+        IN_OUT + node("PassThroughCalculator", ["x"], ["x"], BACK) + node("AddOne", ["x"], ["out"]),
     ],
 )
 def test_what_is_allowed(tmp_path: Path, text: str) -> None:

@@ -156,6 +156,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     inputs, outputs = ["OVMS_PY_TENSOR:b", "OVMS_PY_TENSOR_A:a"], ["OVMS_PY_TENSOR:out"]
     notes = python("notes", ["Z:b", "A:a"], ["OUT:out"])
     add_graph(site, "notes", ends(inputs, outputs) + notes, notes=NOTES, beside=BESIDE)
+    summed = node("Sum", ["in"], ["sum"]) + python("increment", ["IN:sum"], ["OUT:out"])
+    add_graph(site, "untyped", ends(["in"], ["OVMS_PY_TENSOR:out"]) + summed, increment=INCREMENT)
     add_graph(site, "generate", looped("generate"), generate=GENERATE)
     add_graph(site, "returns_in_a_loop", looped("increment"), increment=INCREMENT)
     add_graph(site, "forever", looped("forever"), forever=FOREVER)
@@ -248,6 +250,12 @@ def test_what_a_handler_must_not_return(stub: Stub, what: str) -> None:
     code, details = refusal(lambda: returned(stub, what))
     assert code == "INVALID_ARGUMENT"
     assert details.endswith("Error occurred during graph execution")
+
+
+def test_a_handler_is_given_nothing_but_tensors(stub: Stub) -> None:
+    code, details = refusal(lambda: ask(stub, request("untyped", **{"in": [1.0]})))
+    assert code == "INVALID_ARGUMENT"
+    assert "expected pyovms.Tensor at every input; found numpy.ndarray" in details
 
 
 def test_two_tensors_of_one_name(stub: Stub) -> None:

@@ -69,6 +69,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         add_graph(site, kind, ends([f"{tag}:in"], [f"{tag}:out"])
                   + node("PassThroughCalculator", ["in"], ["out"]))  # fmt: skip
     add_graph(site, "mismatch", ends(["IMAGE:in"], ["out"]) + node("AddOne", ["in"], ["out"]))
+    add_graph(site, "mismatch_behind", ends(["IMAGE:in"], ["out"])
+              + node("PassThroughCalculator", ["in"], ["same"])
+              + node("AddOne", ["same"], ["out"]))  # fmt: skip
     add_graph(site, "cycle", ends(["in"], ["out"]) + node(
         "Cycle", ["in", "back"], ["out", "back"], 'input_stream_info { tag_index: ":1" '
         'back_edge: true } input_stream_handler { input_stream_handler: '
@@ -198,6 +201,9 @@ def test_side_packets_are_parameters_of_the_request(stub: Stub) -> None:
          "Failed to add mediapipe graph output stream"),
         (request("mismatch", datatype="UINT8", **{"in": np.zeros((2, 2, 3), np.uint8)}),
          "FAILED_PRECONDITION", "Failed to add packet to mediapipe graph input stream - "),
+        (request("mismatch_behind", datatype="UINT8", **{"in": np.zeros((2, 2, 3), np.uint8)}),
+         "FAILED_PRECONDITION", "Failed to add packet to mediapipe graph input stream - stream "
+         '"in" carries mediapipe::ImageFrame, but node AddOne takes ov::Tensor'),
         (request("dummy_graph", x=ONES), "INVALID_ARGUMENT", "Unexpected input - x is unexpected"),
         (request("dummy_graph"), "INVALID_ARGUMENT",
          "Invalid number of inputs - Not all input packets created"),

@@ -81,8 +81,10 @@ class Contract:
         node: the node, with its ports and options.
         inputs: by port; ports that are not named carry anything.
         outputs: likewise.
+        passed: by output, the input whose packets it carries, whatever those are.
         side_inputs: likewise.
         side_outputs: likewise.
+        passed_sides: likewise.
         own_side_inputs: side packets that the server gives, whatever the request says.
         is_offset_zero: when nothing is sent at a timestamp, nothing will be: those who wait for
             it need not.
@@ -91,8 +93,10 @@ class Contract:
     node: NodeSpec
     inputs: dict[Port, PacketType] = field(default_factory=dict)
     outputs: dict[Port, PacketType] = field(default_factory=dict)
+    passed: dict[Port, Port] = field(default_factory=dict)
     side_inputs: dict[Port, PacketType] = field(default_factory=dict)
     side_outputs: dict[Port, PacketType] = field(default_factory=dict)
+    passed_sides: dict[Port, Port] = field(default_factory=dict)
     own_side_inputs: set[Port] = field(default_factory=set)
     is_offset_zero: bool = False
 

@@ -236,6 +236,31 @@ def _contract(node: NodeSpec, calculator: type[Calculator]) -> Contract:
     return contract
 
 
+class _Kinds:
+    """What streams carry, or side packets, by their names."""
+
+    def __init__(self) -> None:
+        self._types: dict[str, PacketType] = {}
+        self._origins: dict[str, str] = {}
+
+    def add(self, port: Port, kind: PacketType, origin: Port | None) -> None:
+        """What a node sends: of a kind, or the packets of one of its inputs."""
+        self._types[port.name] = kind
+        if origin is not None:
+            self._origins[port.name] = origin.name
+
+    def origin(self, name: str) -> str:
+        """Where the packets of a stream come from, before all that only passes them on."""
+        seen = set[str]()  # they may go round
+        while name in self._origins and name not in seen:
+            seen.add(name)
+            name = self._origins[name]
+        return name
+
+    def of(self, name: str) -> PacketType:
+        return self._types.get(self.origin(name), ANY)
+
+
 class _Wiring:
     """Who feeds whom."""
 
@@ -244,20 +269,24 @@ class _Wiring:
         self._contracts = contracts
         #: Name to the node that produces it; -1 for the graph's inputs.
         self.streams = {port.name: -1 for port in spec.inputs}
-        self._stream_types: dict[str, PacketType] = {}
+        self._stream_kinds = _Kinds()
         self._sides: dict[str, int] = {}
-        self._side_types: dict[str, PacketType] = {}
-        for at, node in enumerate(spec.nodes):
+        self._side_kinds = _Kinds()
+        for at, (node, contract) in enumerate(zip(spec.nodes, contracts, strict=True)):
             for port in node.outputs:
                 if port.name in self.streams:
                     raise GraphError(f'Output Stream "{port.name}" defined twice.')
                 self.streams[port.name] = at
-                self._stream_types[port.name] = contracts[at].outputs.get(port, ANY)
+                self._stream_kinds.add(
+                    port, contract.outputs.get(port, ANY), contract.passed.get(port)
+                )
             for port in node.side_outputs:
                 if port.name in self._sides:
                     raise GraphError(f'Output Side Packet "{port.name}" defined twice.')
                 self._sides[port.name] = at
-                self._side_types[port.name] = contracts[at].side_outputs.get(port, ANY)
+                self._side_kinds.add(
+                    port, contract.side_outputs.get(port, ANY), contract.passed_sides.get(port)
+                )
         for at in range(len(spec.nodes)):
             self._check_inputs(at)
 
@@ -269,21 +298,20 @@ class _Wiring:
                     f'Input Stream "{port.name}" for node {node.name} does not have a '
                     "corresponding output stream."
                 )
-            _check_types(
-                node, port, contract.inputs.get(port, ANY), self._stream_types.get(port.name, ANY)
-            )
+            taken = contract.inputs.get(port, ANY)
+            _check_types(node, port, taken, self._stream_kinds.of(port.name))
         for port in node.side_inputs:
-            _check_types(
-                node, port, contract.side_inputs.get(port, ANY),
-                self._side_types.get(port.name, ANY),
-            )  # fmt: skip
+            taken = contract.side_inputs.get(port, ANY)
+            _check_types(node, port, taken, self._side_kinds.of(port.name))
 
     def mismatch(self, port: Port, kind: PacketType) -> str:
         """Why a packet of the client cannot go to those who read the stream."""
         for node, contract in zip(self._spec.nodes, self._contracts, strict=True):
             for taken in node.inputs:
+                if self._stream_kinds.origin(taken.name) != port.name:
+                    continue
                 wanted = contract.inputs.get(taken, ANY)
-                if taken.name == port.name and ANY not in (wanted, kind) and wanted != kind:
+                if ANY not in (wanted, kind) and wanted != kind:
                     return (
                         f'stream "{port.name}" carries {kind}, but node {node.name} takes {wanted}'
                     )

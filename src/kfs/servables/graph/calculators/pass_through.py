@@ -22,6 +22,8 @@ class PassThroughCalculator(Calculator):
             raise GraphError("expected the same tags and indexes for inputs and outputs")
         if node.side_outputs and _places(node.side_inputs) != _places(node.side_outputs):
             raise GraphError("expected the same tags and indexes for input and output side packets")
+        contract.passed.update(zip(node.outputs, node.inputs, strict=True))
+        contract.passed_sides.update(zip(node.side_outputs, node.side_inputs, strict=False))
         contract.is_offset_zero = True
 
     def open(self, context: NodeContext) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from kfs import pyovms
 from kfs._proto import calculator_graph_pb2 as pb
@@ -74,6 +75,7 @@ class PythonExecutorCalculator(Calculator):
             for port, value in zip(context.node.inputs, context.inputs, strict=True)
             if value is not None and port.tag != _LOOPBACK
         ]
+        _check_types(inputs)
         is_looped = context.input(_LOOPBACK) is not None
         if is_looped and not inputs:
             self._send_next(context)
@@ -113,6 +115,16 @@ class PythonExecutorCalculator(Calculator):
             return
         _send(context, tensors)
         context.send(True, _LOOPBACK, timestamp=context.timestamp + 1)
+
+
+def _check_types(inputs: Sequence[Any]) -> None:
+    # Calculators need not say what they send.
+    for value in inputs:
+        if not isinstance(value, pyovms.Tensor):
+            raise CalculatorError(
+                f"expected {PY_TENSOR} at every input; found "
+                f"{type(value).__module__}.{type(value).__qualname__}"
+            )
 
 
 def _is_looped(ports: Ports) -> bool:
