@@ -150,9 +150,8 @@ class Graph(Servable):
         try:
             check_outputs(request, self._output_names)
             sides = side_packets(request, is_queued=self.plan.spec.is_queued)
-            timestamp = Clock().timestamp(request)
             self._check_outputs_are_produced(errors.GRAPH_ADD_OUTPUT_STREAM_ERROR)
-            packets = self._packets(request)
+            timestamp, packets = self._read_or_start(request, call, sides)
         except ServingError:
             self.metrics.rejected[method].inc()
             raise
@@ -167,6 +166,29 @@ class Graph(Servable):
         for port in self.plan.outputs:
             if port.stream < 0:
                 raise ServingError(status, f'nothing produces the output stream "{port.name}"')
+
+    def _read_or_start(
+        self, request: Request, call: CallContext, sides: Mapping[str, Any]
+    ) -> tuple[int, dict[str, Any]]:
+        """The time and the packets of a unary request.
+
+        Raises:
+            ServingError: what is wrong with them, unless the graph cannot even start: that is
+                told first, as in streams.
+        """
+        try:
+            return Clock().timestamp(request), self._packets(request)
+        except ServingError:
+            self._start_in_vain(call, sides)
+            raise
+
+    def _start_in_vain(self, call: CallContext, sides: Mapping[str, Any]) -> None:
+        instance = Instance(self._prepared, call, sides, lambda position, timestamp, value: None)
+        try:
+            instance.start()
+        finally:
+            instance.stop()
+            instance.finish()
 
     def _write_answer(
         self, request: Request, values: dict[int, Any], last: int, *, stream: bool
@@ -240,14 +262,14 @@ class Graph(Servable):
         check_coherency(request)
         packets: dict[str, Any] = {}
         for index, tensor in enumerate(request.inputs):
-            self._check_input(tensor.name)
+            value = self._read(request, index)
             if tensor.name in packets:
                 raise ServingError(
                     errors.GRAPH_EXECUTION_ERROR,
                     "INVALID_ARGUMENT: Packet timestamp mismatch on a calculator receiving from "
                     f'stream "{tensor.name}": the input is there twice',
                 )
-            packets[tensor.name] = read_packet(request, index, self._inputs[tensor.name].type)
+            packets[tensor.name] = value
         if len(packets) != len(self._inputs):
             missing = ", ".join(name for name in self._inputs if name not in packets)
             raise ServingError(
@@ -257,13 +279,21 @@ class Graph(Servable):
             )
         return packets
 
-    def _check_input(self, name: str) -> None:
+    def _read(self, request: Request, index: int) -> Any:
+        """The packet that an input of a request becomes.
+
+        Raises:
+            ServingError: it is unexpected, broken, or cannot enter the graph.
+        """
+        name = request.inputs[index].name
         port = self._inputs.get(name)
         if port is None:
             known = ", ".join(self._inputs)
             raise ServingError(errors.UNEXPECTED_INPUT, f"{name} is unexpected; inputs are {known}")
+        value = read_packet(request, index, port.type)
         if port.mismatch:
             raise ServingError(errors.GRAPH_ADD_PACKET_ERROR, port.mismatch)
+        return value
 
     def _push(self, instance: Instance, name: str, timestamp: int, value: Any) -> None:
         instance.push(self._inputs[name].stream, timestamp, value)
@@ -348,8 +378,7 @@ class _Stream:
             timestamp = self._clock.timestamp(request)
             check_coherency(request)
             for index, tensor in enumerate(request.inputs):
-                self._graph._check_input(tensor.name)
-                value = read_packet(request, index, self._graph._inputs[tensor.name].type)
+                value = self._graph._read(request, index)
                 self._graph._push(self._instance, tensor.name, timestamp, value)
         except ServingError as error:
             self._graph.metrics.rejected[_STREAM].inc()
