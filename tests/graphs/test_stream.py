@@ -94,6 +94,29 @@ def test_an_output_that_is_an_input_too_is_sent(talk: Talk, stub: Stub) -> None:
     assert ask(stub, request("echo", **{"in": [1.0]})) == {"in": [1.0], "out": [2.0]}
 
 
+def test_outputs_of_the_first_request_count_for_the_whole_stream(talk: Talk) -> None:
+    first = request("three", in1=[1.0], in2=[2.0], in3=[3.0])
+    for name in ("out3", "out1"):
+        first.outputs.add(name=name)
+    talk.say(first)
+    second = request("three", in1=[5.0], in2=[6.0], in3=[7.0])
+    second.outputs.add(name="out2")
+    talk.say(second)
+    assert values(talk) == [{"out1": [2.0]}, {"out3": [4.0]}, {"out1": [6.0]}, {"out3": [8.0]}]
+
+
+def test_outputs_that_are_not_there_are_told_in_band(talk: Talk) -> None:
+    for suffix in (FIRST, LATER):
+        wrong = request("three", in1=[1.0], in2=[2.0], in3=[3.0])
+        wrong.outputs.add(name="out4")
+        talk.say(wrong)
+        told = talk.hear().error_message
+        assert "Requested output: out4; Available outputs: out1, out2, out3" in told
+        assert told.endswith(suffix)
+    talk.say(request("three", in1=[1.0], in2=[2.0], in3=[3.0]))
+    assert values(talk) == [{"out1": [2.0]}, {"out2": [3.0]}, {"out3": [4.0]}]
+
+
 def test_an_input_that_is_no_packet_of_the_output_it_is_too(talk: Talk) -> None:
     talk.say(request("retyped", **{"in": [1.0]}))
     code, details = status_of(talk.answers)

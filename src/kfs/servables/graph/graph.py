@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -306,7 +306,8 @@ class Graph(Servable):
         """One instance for the whole stream; every packet that leaves it is a message.
 
         A message that cannot be read, or that names another servable, is answered in-band and
-        the stream goes on; a failure of the graph ends it at once.
+        the stream goes on; a failure of the graph ends it at once. A packet belongs to a time
+        rather than to a request: the outputs that the first one asks for count for all.
         """
         first = next(requests)
         assert isinstance(first, Request)  # what named this graph
@@ -314,17 +315,28 @@ class Graph(Servable):
         with new_context() as call:
             sides = side_packets(first, is_queued=self.plan.spec.is_queued)
             with self.metrics.in_process(_STREAM):
-                _Stream(self, call, sides, sink).serve(first, requests)
+                wanted = [name for name in self._output_names if name in first.outputs]
+                _Stream(self, call, sides, sink, wanted).serve(first, requests)
 
 
 class _Stream:
-    """One stream: reads on the thread that calls, answers from those of the nodes."""
+    """One stream: reads on the thread that calls, answers from those of the nodes.
+
+    Args:
+        wanted: the outputs to send; empty for all.
+    """
 
     def __init__(
-        self, graph: Graph, call: CallContext, sides: Mapping[str, Any], sink: StreamSink
+        self,
+        graph: Graph,
+        call: CallContext,
+        sides: Mapping[str, Any],
+        sink: StreamSink,
+        wanted: Container[str],
     ) -> None:
         self._graph = graph
         self._sink = sink
+        self._wanted = wanted or graph._output_names
         self._clock = Clock()
         self._instance = Instance(
             graph._prepared, call, sides, self._on_output, graph._workers, on_failure=sink.fail
@@ -375,6 +387,7 @@ class _Stream:
     def _take(self, request: Request, suffix: str) -> None:
         """Push what a request brings; packets before the first bad one have been pushed then."""
         try:
+            check_outputs(request, self._graph._output_names)
             timestamp = self._clock.timestamp(request)
             check_coherency(request)
             for index, tensor in enumerate(request.inputs):
@@ -389,6 +402,8 @@ class _Stream:
 
     def _on_output(self, position: int, timestamp: int, value: Any) -> None:
         plan, name = self._graph.plan, self._graph.name
+        if plan.outputs[position].name not in self._wanted:
+            return
         if plan.outputs[position].type == RESPONSE:
             message = write_response_message(value, name, "", timestamp, stream=True)
         else:
