@@ -106,6 +106,8 @@ RETURNS = """
                 "array": [np.zeros(1)],
                 "stranger": [Tensor("stranger", b"x")],
                 "twice": [Tensor("out", b"x"), Tensor("out", b"y")],
+                "large": [Tensor("out", b"x", shape=[1 << 63])],
+                "no_text": [Tensor("out", b"x", datatype="\\udc80")],
                 "empty": [],
                 "subclass": Many([Tensor("out", b"x")]),
                 "own": [Tensor("out", np.zeros(6, np.uint8), shape=[2, 3], datatype="mine")],
@@ -240,16 +242,22 @@ def test_what_a_handler_is_told_and_given(site: Site, stub: Stub) -> None:
     assert (response.outputs[0].datatype, list(response.outputs[0].shape)) == ("UINT8", [4])
 
 
+def to_return(what: str) -> pb.ModelInferRequest:
+    return infer_request("returns", "in", "BYTES", [1], bytes_contents=[what.encode()])
+
+
 def returned(stub: Stub, what: str) -> pb.ModelInferResponse:
-    message = infer_request("returns", "in", "BYTES", [1], bytes_contents=[what.encode()])
-    return stub.ModelInfer(message, timeout=30)
+    return stub.ModelInfer(to_return(what), timeout=30)
 
 
-@pytest.mark.parametrize("what", ["nothing", "tuple", "array", "stranger", "unknown"])
+@pytest.mark.parametrize(
+    "what", ["nothing", "tuple", "array", "stranger", "unknown", "large", "no_text"]
+)
 def test_what_a_handler_must_not_return(stub: Stub, what: str) -> None:
     code, details = refusal(lambda: returned(stub, what))
     assert code == "INVALID_ARGUMENT"
     assert details.endswith("Error occurred during graph execution")
+    assert status_of(stub.stream([to_return(what)])) == (code, details)
 
 
 def test_a_handler_is_given_nothing_but_tensors(stub: Stub) -> None:

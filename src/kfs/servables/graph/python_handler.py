@@ -18,6 +18,8 @@ _log = logging.getLogger("kfs.graph")
 
 _CLASS = "OvmsPythonModel"
 
+_MAX_SIZE = (1 << 63) - 1
+
 #: All that clients read of what went wrong; the log has the rest.
 _FAILED = "Error occurred during graph execution"
 
@@ -145,11 +147,25 @@ class Handler:
                         f"{', '.join(sorted(self._outputs))}"
                     )
                 )
+            reason = _why_unsendable(tensor)
+            if reason:
+                raise self._failed(ValueError(f"execute gave {reason}"))
         return result
 
     def _failed(self, error: BaseException) -> HandlerError:
         _log.error("Handler of node %s failed", self._node_name, exc_info=error)
         return HandlerError(_FAILED)
+
+
+def _why_unsendable(tensor: pyovms.Tensor) -> str:
+    """Why a response cannot hold it, whatever it may mean; empty when it can."""
+    if any(not -_MAX_SIZE <= size <= _MAX_SIZE for size in tensor.shape):
+        return f"a tensor of the shape {tensor.shape}; expected sizes of 64 bits"
+    try:
+        tensor.datatype.encode()
+    except UnicodeEncodeError as error:
+        return f"a tensor with the datatype {tensor.datatype!r}, which is no text: {error}"
+    return ""
 
 
 def _import(path: Path) -> ModuleType:
