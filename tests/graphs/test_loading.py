@@ -152,6 +152,11 @@ BROKEN = {
         + node("PythonExecutorCalculator", ["LOOPBACK:x", "IN:in"], ["LOOPBACK:x", "OUT:out"]),
         "a handler with LOOPBACK and OVMS_GRAPH_QUEUE_MAX_SIZE do not go together",
     ),
+    "something like a loop in a queue": (
+        "# OVMS_GRAPH_QUEUE_MAX_SIZE: 2\n" + IN_OUT
+        + node("PythonExecutorCalculator", ["LOOPBACK_X:in"], ["OUT:out"]),
+        "a handler with LOOPBACK and OVMS_GRAPH_QUEUE_MAX_SIZE do not go together",
+    ),
     "no session": (
         IN_OUT + inference("dummy", {"B": "in"}, {"A": "out"}).replace("SESSION:dummy", "X:dummy"),
         "expected one input_side_packet with the tag SESSION",

@@ -196,7 +196,7 @@ def _check_handlers(spec: GraphSpec) -> None:
             raise GraphError(f"node {name}: {count} nodes with handlers have this name")
     for node in nodes:
         # Instances that are used again and again would begin with what a loop has left.
-        if spec.is_queued and any(port.tag == "LOOPBACK" for port in node.inputs):
+        if spec.is_queued and any(port.tag.startswith("LOOPBACK") for port in node.inputs):
             raise GraphError(
                 f"node {node.name}: a handler with LOOPBACK and OVMS_GRAPH_QUEUE_MAX_SIZE do not "
                 "go together"
