@@ -106,6 +106,7 @@ RETURNS = """
                 "array": [np.zeros(1)],
                 "stranger": [Tensor("stranger", b"x")],
                 "twice": [Tensor("out", b"x"), Tensor("out", b"y")],
+                "loopback": [Tensor("loopback", b"x")],
                 "large": [Tensor("out", b"x", shape=[1 << 63])],
                 "no_text": [Tensor("out", b"x", datatype="\\udc80")],
                 "empty": [],
@@ -153,6 +154,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     add_graph(site, "increment", one("increment"), increment=INCREMENT)
     add_graph(site, "around", around_a_model(), before=INCREMENT, after=INCREMENT)
     add_graph(site, "returns", one("returns"), returns=RETURNS)
+    add_graph(site, "returns_to_itself", looped("returns"), returns=RETURNS)
     for name, what in ENDS.items():
         add_graph(site, name, one(name), **{name: EXIT.format(what=what)})
     inputs, outputs = ["OVMS_PY_TENSOR:b", "OVMS_PY_TENSOR_A:a"], ["OVMS_PY_TENSOR:out"]
@@ -258,6 +260,15 @@ def test_what_a_handler_must_not_return(stub: Stub, what: str) -> None:
     assert code == "INVALID_ARGUMENT"
     assert details.endswith("Error occurred during graph execution")
     assert status_of(stub.stream([to_return(what)])) == (code, details)
+
+
+def test_a_handler_does_not_feed_its_loopback(stub: Stub, caplog: pytest.LogCaptureFixture) -> None:
+    message = to_return("loopback")
+    message.model_name = "returns_to_itself"
+    code, details = refusal(lambda: stub.ModelInfer(message, timeout=30))
+    assert code == "INVALID_ARGUMENT"
+    assert details.endswith("Error occurred during graph execution")
+    assert "gave the tensor 'loopback'; the node's outputs are out" in caplog.text
 
 
 def test_a_handler_is_given_nothing_but_tensors(stub: Stub) -> None:

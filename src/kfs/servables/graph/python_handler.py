@@ -6,7 +6,7 @@ import importlib.util
 import itertools
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -49,6 +49,7 @@ class Handler:
         node_name: str,
         input_names: Sequence[str],
         output_names: Sequence[str],
+        loopbacks: Set[str] = frozenset(),
     ) -> Handler:
         """Import the file, make an object of its class, and call its `initialize`.
 
@@ -56,6 +57,7 @@ class Handler:
             path: the file.
             input_names: of the node's streams, in the order of the graph file.
             output_names: likewise.
+            loopbacks: those of the outputs that take no tensors.
 
         Raises:
             HandlerError: the file, and what failed; the traceback is in the log.
@@ -88,7 +90,7 @@ class Handler:
             _forget(module)
             _log.error("%s cannot be loaded", where, exc_info=error)
             raise HandlerError(f"{where}: {type(error).__name__}: {error}") from error
-        return cls(module, model, node_name, frozenset(output_names))
+        return cls(module, model, node_name, frozenset(output_names) - loopbacks)
 
     def execute(
         self, inputs: list[pyovms.Tensor]

@@ -60,8 +60,11 @@ class PythonExecutorCalculator(Calculator):
         if not node.is_named:
             raise GraphError(f"{node.calculator}: expected a name for the node; there is none")
         path = setting.folder / options_of(node, _OPTIONS).handler_path
+        loopbacks = {port.name for port in node.outputs if port.tag == _LOOPBACK}
         try:
-            return Handler.load(Path(path), node.name, node.input_names, node.output_names)
+            return Handler.load(
+                Path(path), node.name, node.input_names, node.output_names, loopbacks
+            )
         except HandlerError as error:
             raise GraphError(str(error)) from error
 
