@@ -231,6 +231,7 @@ def test_what_is_wrong_is_said_with_the_file_and_the_place(tmp_path: Path, name:
         ends(["in", "unused"], ["out", "unproduced"]) + node("AddOne", ["in"], ["out"]),
         "# OVMS_GRAPH_QUEUE_MAX_SIZE: AUTO\n" + IN_OUT + node("AddOne", ["in"], ["out"]),
         "num_threads: 3; report_deadlock: true, executor { name: 'x' type: 'y' }" + IN_OUT,
+        "runtime_info { enable_graph_runtime_info: true capture_period_msec: 5 }" + IN_OUT,
         'profiler_config { trace_enabled: true } type: "T" package: "p"' + IN_OUT,
         "num_threads: -1 executor { name: 'x' }"
         + IN_OUT
