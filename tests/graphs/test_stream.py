@@ -171,6 +171,16 @@ def test_times_that_are_not_allowed_are_told_and_the_stream_goes_on(
     assert talk.rest() == []
 
 
+def test_no_time_is_left_after_the_last(talk: Talk) -> None:
+    talk.say(request("add_one", at=MAX, **{"in": [1.0]}))
+    assert talk.hear_values() == {"out": [2.0]}
+    talk.say(request("add_one"))  # brings nothing
+    talk.say(request("add_one", **{"in": [1.0]}))
+    code, details = status_of(talk.answers)
+    assert code == "INVALID_ARGUMENT"
+    assert f'"in". Maximum timestamp is {MAX} but received {MAX + 2}. ' in details
+
+
 @pytest.mark.parametrize("at", [MIN, 0, MAX])
 def test_times_that_are_allowed(talk: Talk, at: int) -> None:
     talk.say(request("add_one", at=at, **{"in": [3.5]}))

@@ -145,7 +145,7 @@ class Instance:
             if self._has_ended:
                 return
             bound = self._input_bounds[stream]
-            if timestamp < bound:
+            if not bound <= timestamp <= MAX_TIMESTAMP:
                 self._fail(_mismatch(self._plan.streams[stream].name, bound, timestamp))
                 return
             self._input_bounds[stream] = timestamp + 1
@@ -440,9 +440,14 @@ def _output_of(packet: Sent) -> int:
 
 
 def _mismatch(stream: str, bound: int, timestamp: int) -> ServingError:
+    limit = (
+        f"Current minimum expected timestamp is {bound}"
+        if timestamp < bound
+        else f"Maximum timestamp is {MAX_TIMESTAMP}"
+    )
     return ServingError(
         errors.GRAPH_EXECUTION_ERROR,
         "INVALID_ARGUMENT: Graph has errors: \nPacket timestamp mismatch on a calculator "
-        f'receiving from stream "{stream}". Current minimum expected timestamp is {bound} but '
-        f"received {timestamp}. Timestamps have to increase on every stream.",
+        f'receiving from stream "{stream}". {limit} but received {timestamp}. Timestamps have to '
+        "increase on every stream.",
     )
