@@ -376,7 +376,9 @@ def test_metadata_and_readiness(stub: Stub) -> None:
     assert stub.ModelReady(pb.ModelReadyRequest(name="missing_model"), timeout=30).ready
 
 
-def test_contents_of_no_values_make_an_empty_tensor(stub: Stub) -> None:
-    response = stub.ModelInfer(infer_request("ov", "in", "FP32", [0, 3]), timeout=30)
+@pytest.mark.parametrize("datatype", ["FP32", "FP16"])  # no contents hold FP16: it has no values
+@pytest.mark.parametrize("graph", ["ov", "tf", "py"])
+def test_contents_of_no_values_make_an_empty_tensor(stub: Stub, graph: str, datatype: str) -> None:
+    response = stub.ModelInfer(infer_request(graph, "in", datatype, [0, 3]), timeout=30)
     assert list(response.outputs[0].shape) == [0, 3]
     assert response.raw_output_contents[0] == b""

@@ -201,8 +201,8 @@ def _read_values(request: Request, index: int, datatype: Datatype) -> Array:
 
 def _contents_view(request: Request, index: int, datatype: Datatype, n_values: int) -> TensorView:
     tensor = request.inputs[index]
-    found = contents.count(request, index, datatype.field_number) if datatype.field else 0
-    if found != n_values or not datatype.field:
+    found = contents.count(request, index, datatype.field_number)
+    if found != n_values:
         raise _fault(
             errors.INVALID_VALUE_COUNT,
             f"Expected: {n_values} values; Actual: {found} values",
