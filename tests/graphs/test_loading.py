@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import grpc
 import models
@@ -36,6 +37,9 @@ from kfs.cli import cli
 from kfs.cli.app import Server
 from kfs.repository.folders import find_graph
 from kfs.servables.graph import Graph, GraphError
+from kfs.servables.graph.calculator import Calculator, Setting
+from kfs.servables.graph.graph import registry
+from kfs.servables.graph.spec import NodeSpec
 
 ONES = np.ones((1, 10), np.float32)
 IN_OUT = ends(["in"], ["out"])
@@ -295,6 +299,27 @@ def test_a_broken_graph_that_is_taken_out_is_retired(site: Site) -> None:
     assert refusal(lambda: stub.ModelMetadata(metadata, timeout=30)) == retired
     assert site.server
     assert site.server.catalog.entry("bad").error is None
+
+
+def test_what_is_to_be_loaded_is_known_before(site: Site) -> None:
+    later = pb.ModelMetadataRequest(name="later")
+
+    class Look(Calculator):
+        found: ClassVar[list[object]] = []
+
+        @classmethod
+        def prepare(cls, node: NodeSpec, setting: Setting) -> None:
+            cls.found.append(stub.ModelReady(pb.ModelReadyRequest(name="later"), timeout=30).ready)
+            cls.found.append(refusal(lambda: stub.ModelMetadata(later, timeout=30)))
+
+    registry.add("Look", Look)
+    stub = site.start()
+    add_graph(site, "first", IN_OUT + node("Look", ["in"], ["out"]))
+    add_graph(site, "later", dummy_graph())
+    site.write()
+    site.poll()
+    assert Look.found == [False, ("UNAVAILABLE", "Mediapipe is not loaded yet - later")]
+    assert stub.ModelReady(pb.ModelReadyRequest(name="later"), timeout=30).ready
 
 
 def test_graphs_in_the_list_of_models(site: Site) -> None:

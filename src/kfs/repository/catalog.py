@@ -225,6 +225,11 @@ class Catalog:
             if name not in self.snapshot:
                 self.snapshot = MappingProxyType({**self.snapshot, name: Entry()})
 
+    def announce(self, name: str, kind: Kind) -> None:
+        """Make a name without versions known: it is to be loaded, when its turn comes."""
+        if not self.left(name):
+            self.begin(name, 1, kind)
+
     def begin(
         self,
         name: str,

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kfs.metrics.registry import Metrics
-from kfs.repository.catalog import Catalog, Entry, Kind
+from kfs.repository.catalog import GRAPH, PIPELINE, Catalog, Entry, Kind
 from kfs.repository.changes import compare, settle
 from kfs.repository.config import Wanted, once_written
 from kfs.repository.graphs import Graphs, digest
@@ -178,6 +178,9 @@ class Repository:
         self._wanted = wanted
         for name in [*wanted.models, *refused]:
             self._catalog.add_name(name)
+        for kind, names in ((PIPELINE, wanted.pipelines), (GRAPH, wanted.graphs)):
+            for name in names:
+                self._catalog.announce(name, kind)
         for name in self._models.apply(wanted.models, refused):
             self._tell(name)
         if self._stopping.is_set():
