@@ -21,6 +21,7 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined]
 from kfs import errors
 from kfs.errors import ServingError
 from kfs.servables.base import CallContext
+from kfs.server.arrival import Arrival
 from kfs.server.status import GrpcStatus, status_of
 from kfs.server.threads import CallThreads
 from kfs.server.turns import Turn, Turns
@@ -29,6 +30,9 @@ _NO_FLAGS = 0
 
 # How often to look whether the server has stopped.
 _POLL_S = 0.5
+
+# How often to look whether an answer has arrived, when the server is told to stop.
+_ARRIVAL_POLL_S = 0.005
 
 # A call whose message has not come for so long goes for another, once too many are under way.
 _PATIENCE_S = 1.0
@@ -82,7 +86,7 @@ class UnaryCalls:
         # No call can be waited for once the server has been told to stop; until then, one always
         # is: those that come meanwhile would end as cancelled.
         self._lock = threading.Lock()
-        self._is_stopping = False
+        self.is_stopping = False
         self._has_stopped = False
 
     def start(self) -> None:
@@ -96,8 +100,8 @@ class UnaryCalls:
     def stopping(self) -> Iterator[None]:
         """Within, the server is told to stop: no new call is taken, those under way go on."""
         with self._lock:
+            self.is_stopping = True
             yield
-            self._is_stopping = True
 
     def close(self) -> None:
         """Wait no more for calls under way. The server has stopped."""
@@ -117,11 +121,11 @@ class UnaryCalls:
             event.tag(event, turn)
         elif self._has_stopped:
             return False
-        return not self._is_stopping or self._n_awaited > 0 or self._n_calls > 0
+        return not self.is_stopping or self._n_awaited > 0 or self._n_calls > 0
 
     def _await_call(self, method: str) -> None:
         with self._lock:
-            if not self._is_stopping:
+            if not self.is_stopping:
                 self._n_awaited += 1
                 self._server.request_registered_call(
                     self._queue, self._queue, method, partial(self._begin_call, method)
@@ -224,8 +228,19 @@ class _Call:
         if answer is not None:
             operations.append(cygrpc.SendMessageOperation(answer, _NO_FLAGS))
         code, details = status.code.value[0], status.details.encode(errors="replace")
-        operations.append(cygrpc.SendStatusFromServerOperation(None, code, details, _NO_FLAGS))
-        self._start(operations, self._note_sent)
+        end = cygrpc.SendStatusFromServerOperation(None, code, details, _NO_FLAGS)
+        if self._calls.is_stopping and answer is not None:
+            # The end of the last call is that of its connection.
+            self._start(operations, lambda _, turn: turn.do(lambda: self._end_arrived(end)))
+        else:
+            self._start([*operations, end], self._note_sent)
+
+    def _end_arrived(self, end: Any) -> None:
+        """End the call once its answer has arrived, or nobody waits for it any more."""
+        with Arrival(self._call.peer().decode()) as arrival:
+            while not (arrival.is_complete() or self._is_cancelled):
+                time.sleep(_ARRIVAL_POLL_S)
+        self._start([end], self._note_sent)
 
     def _note_sent(self, event: _Event, turn: Turn) -> None:
         self._count_event()

@@ -1,0 +1,86 @@
+"""Whether what was written to a connection has arrived.
+
+gRPC closes a connection as soon as the kernel has taken the end of its last call. What of that is
+still on its way is lost then, if the client sends anything more, as it does to let a large answer
+through: the kernel resets a connection that nobody reads any more.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import stat
+import struct
+import sys
+from contextlib import suppress
+from types import TracebackType
+from urllib.parse import unquote
+
+# linux/sockios.h: the bytes that the other side has not acknowledged.
+_SIOCOUTQ = 0x5411
+
+
+class Arrival:
+    """What tells whether all has arrived that was written to a client; a context manager.
+
+    Args:
+        peer: the client, as gRPC calls it: `ipv4:127.0.0.1:1234` or `ipv6:%5B::1%5D:1234`.
+    """
+
+    def __init__(self, peer: str) -> None:
+        self._connection = _find(peer) if sys.platform == "linux" else None
+
+    def is_complete(self) -> bool:
+        """Whether it has; also where nothing can be told.
+
+        That is of a client that has gone, of a unix socket, and on other systems than Linux.
+        """
+        if self._connection is None:
+            return True
+        answer = fcntl.ioctl(self._connection, _SIOCOUTQ, struct.pack("i", 0))
+        return not struct.unpack("i", answer)[0]
+
+    def __enter__(self) -> Arrival:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+
+def _find(peer: str) -> socket.socket | None:
+    """The connection with the client, by a descriptor of our own."""
+    kind, _, address = peer.partition(":")
+    host, _, port = unquote(address).rpartition(":")
+    if kind not in ("ipv4", "ipv6"):
+        return None
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # closed meanwhile
+            if not stat.S_ISSOCK(os.fstat(int(number)).st_mode):
+                continue
+            found = socket.socket(fileno=os.dup(int(number)))
+            if _peer_of(found) == (_plain(host), int(port)):
+                return found
+            found.close()
+    return None
+
+
+def _peer_of(connection: socket.socket) -> tuple[str, int] | None:
+    if connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return None
+    try:
+        host, port = connection.getpeername()[:2]
+    except OSError:  # it listens
+        return None
+    return _plain(host), port
+
+
+def _plain(host: str) -> str:
+    """An address without brackets, and that of IPv4 within IPv6 as the former writes it."""
+    return host.strip("[]").removeprefix("::ffff:")
