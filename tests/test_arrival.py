@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -32,7 +32,7 @@ def test_it_has_once_the_client_took_it(
         address = (client_host, server.getsockname()[1])
         with socket.create_connection(address) as client, server.accept()[0] as connection:
             peer = name.format(client.getsockname()[1])
-            with Arrival(peer) as arrival:
+            with closing(Arrival(peer)) as arrival:
                 assert arrival.is_complete()
                 connection.setblocking(False)
                 with suppress(BlockingIOError):
@@ -45,6 +45,6 @@ def test_it_has_once_the_client_took_it(
 def test_of_who_cannot_be_found_nothing_is_waited_for(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for peer in ("ipv4:127.0.0.1:1", "unix:", f"unix:{tmp_path}", "ipv6:%5B::1%5D:1"):
-        with Arrival(peer) as arrival:
+        with closing(Arrival(peer)) as arrival:
             assert arrival.is_complete()
     assert len(os.listdir("/proc/self/fd")) == before

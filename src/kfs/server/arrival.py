@@ -14,7 +14,6 @@ import stat
 import struct
 import sys
 from contextlib import suppress
-from types import TracebackType
 from urllib.parse import unquote
 
 # linux/sockios.h: the bytes that the other side has not acknowledged.
@@ -22,7 +21,7 @@ _SIOCOUTQ = 0x5411
 
 
 class Arrival:
-    """What tells whether all has arrived that was written to a client; a context manager.
+    """What tells whether all has arrived that was written to a client; to be closed.
 
     Args:
         peer: the client, as gRPC calls it: `ipv4:127.0.0.1:1234` or `ipv6:%5B::1%5D:1234`.
@@ -41,15 +40,8 @@ class Arrival:
         answer = fcntl.ioctl(self._connection, _SIOCOUTQ, struct.pack("i", 0))
         return not struct.unpack("i", answer)[0]
 
-    def __enter__(self) -> Arrival:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Give the descriptor back; the connection itself goes on."""
         if self._connection is not None:
             self._connection.close()
 
@@ -60,15 +52,22 @@ def _find(peer: str) -> socket.socket | None:
     host, _, port = unquote(address).rpartition(":")
     if kind not in ("ipv4", "ipv6"):
         return None
-    for number in os.listdir("/proc/self/fd"):
+    for number in _descriptors():
         with suppress(OSError):  # closed meanwhile
-            if not stat.S_ISSOCK(os.fstat(int(number)).st_mode):
+            if not stat.S_ISSOCK(os.fstat(number).st_mode):
                 continue
-            found = socket.socket(fileno=os.dup(int(number)))
+            found = socket.socket(fileno=os.dup(number))
             if _peer_of(found) == (_plain(host), int(port)):
                 return found
             found.close()
     return None
+
+
+def _descriptors() -> list[int]:
+    try:
+        return [int(number) for number in os.listdir("/proc/self/fd")]
+    except OSError:  # not mounted, or there is none left to look with
+        return []
 
 
 def _peer_of(connection: socket.socket) -> tuple[str, int] | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any
 
@@ -237,7 +237,7 @@ class _Call:
 
     def _end_arrived(self, end: Any) -> None:
         """End the call once its answer has arrived, or nobody waits for it any more."""
-        with Arrival(self._call.peer().decode()) as arrival:
+        with closing(Arrival(self._call.peer().decode())) as arrival:
             while not (arrival.is_complete() or self._is_cancelled):
                 time.sleep(_ARRIVAL_POLL_S)
         self._start([end], self._note_sent)
