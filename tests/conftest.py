@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -25,6 +26,18 @@ from kfs.settings import ModelSettings, ServerSettings
 from kfs.tensors.arrays import Array, Tensor
 
 ServeModels = Callable[..., Server]
+
+
+@contextmanager
+def no_more_threads() -> Iterator[None]:
+    """As on a system that has none left."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        yield
 
 
 @pytest.fixture

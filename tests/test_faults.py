@@ -16,7 +16,7 @@ import grpc
 import models
 import numpy as np
 import pytest
-from conftest import wait_until
+from conftest import no_more_threads, wait_until
 from graphs.graph_site import add_graph, ends, python
 from openvino import opset13 as op
 from pipelines.pipes import C_NODES, compile_library, custom, entry
@@ -273,17 +273,11 @@ def test_a_folder_that_stops_answering_is_served_as_it_was(site: Site, network: 
     wait_until(lambda: site.poll() is None and ask(stub, "far") == 4)
 
 
-def test_a_look_that_gets_no_thread_is_made_up_for_by_the_next(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
+def test_a_look_that_gets_no_thread_is_made_up_for_by_the_next(site: Site) -> None:
     site.add("m", 1)
     stub = site.start()
     plus(site.root / "m" / "2", 2)
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse)
+    with no_more_threads():
         site.poll()
     assert site.server
     assert "can't start new thread" in str(site.server.catalog.entry("m").error)

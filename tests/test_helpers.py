@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import no_more_threads
 from graphs.graph_site import ends, node
 
 from kfs.datatypes import DATATYPES
@@ -18,10 +19,6 @@ from kfs.servables.graph import Graph
 from kfs.servables.graph.run import Instance
 from kfs.signature import TensorSpec, fixed
 from kfs.tensors import images
-
-
-def refuse(thread: threading.Thread) -> None:
-    raise RuntimeError("can't start new thread")
 
 
 def test_a_helper_calls_what_it_is_given() -> None:
@@ -37,11 +34,10 @@ def test_what_it_raises_is_told() -> None:
     assert isinstance(helper.exception(timeout=30), IndexError)
 
 
-def test_work_that_was_refused_is_not_done_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_that_was_refused_is_not_done_later() -> None:
     helpers = Helpers(1)
     calls: list[str] = []
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse)
+    with no_more_threads():
         assert helpers.call(lambda: calls.append("refused")) is None
     helper = helpers.call(lambda: calls.append("taken"))
     assert helper is not None
@@ -55,9 +51,7 @@ def test_a_pool_that_is_shut_down_helps_nobody() -> None:
     assert helpers.call(lambda: None) is None
 
 
-def test_a_graph_runs_its_nodes_without_helpers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_graph_runs_its_nodes_without_helpers(tmp_path: Path) -> None:
     path = tmp_path / "graph.pbtxt"
     path.write_text(ends(["in"], ["out"]) + node("PassThroughCalculator", ["in"], ["out"]))
     prepared = Graph.load("g", path, Catalog())._prepared
@@ -65,14 +59,14 @@ def test_a_graph_runs_its_nodes_without_helpers(
     instance = Instance(
         prepared, CallContext(), {}, lambda _, timestamp, value: left.append(timestamp), Helpers(4)
     )
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    instance.start()
-    for timestamp in range(3):
-        instance.push(0, timestamp, np.ones(1, np.float32))
-        instance.advance()  # would leave a node of which nothing is known to a helper
-        assert left == list(range(timestamp + 1))
-    instance.close_inputs()
-    instance.finish()
+    with no_more_threads():
+        instance.start()
+        for timestamp in range(3):
+            instance.push(0, timestamp, np.ones(1, np.float32))
+            instance.advance()  # would leave a node of which nothing is known to a helper
+            assert left == list(range(timestamp + 1))
+        instance.close_inputs()
+        instance.finish()
     assert instance.failure is None
 
 
@@ -81,6 +75,6 @@ def test_images_are_decoded_without_helpers(monkeypatch: pytest.MonkeyPatch) -> 
     items = [cv2.imencode(".png", image)[1].tobytes() for image in batch]
     assert images._n_helpers(items)
     monkeypatch.setattr(images, "_pool", lambda: Helpers(4))
-    monkeypatch.setattr(threading.Thread, "start", refuse)
     spec = TensorSpec("image", DATATYPES["UINT8"], fixed(4, 200, 200, 3), "NHWC")
-    assert np.array_equal(images.decode_images(items, spec), batch)
+    with no_more_threads():
+        assert np.array_equal(images.decode_images(items, spec), batch)

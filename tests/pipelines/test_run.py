@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import no_more_threads
 from pipelines.pipes import X, custom, entry, infer, load, model, model_catalog, refused
 
 from kfs.datatypes import DATATYPES
@@ -264,15 +265,12 @@ def test_sessions_run_side_by_side_when_nothing_is_known_of_them() -> None:
 def test_sessions_run_one_after_the_other_where_the_system_has_no_more_threads(
     models_catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
     monkeypatch.setattr(run, "_pool", lambda: Helpers(4))
-    monkeypatch.setattr(threading.Thread, "start", refuse)
     shards = load(
         models_catalog, entry(["b"], [model("n", "dummy", b="request.b")], split=3, a="n.a")
     )
-    assert np.array_equal(infer(shards, b=np.stack([X, 2 * X, X]))["a"][1], 2 * X + 1)
+    with no_more_threads():
+        assert np.array_equal(infer(shards, b=np.stack([X, 2 * X, X]))["a"][1], 2 * X + 1)
 
 
 def test_siblings_infer_in_as_many_slots_as_their_model_has(

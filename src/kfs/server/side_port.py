@@ -18,11 +18,9 @@ _N_THREADS = 2
 _MAX_CONNECTIONS = 200
 _IDLE_S = 30
 _MAX_REQUEST_NBYTES = 16_384
+_ONLY_GET = b'{"error": "Only GET; inference and the rest of the API are on the gRPC port"}'
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
-
-
-_ONLY_GET = b'{"error": "Only GET; inference and the rest of the API are on the gRPC port"}'
 
 
 class SidePort:
