@@ -40,18 +40,20 @@ class Kind:
     """What a name stands for: models have versions, the others ignore what a client says of them.
 
     Attributes:
+        word: what it is called in messages.
         load_wait_s: how long a call waits for one that is being loaded.
     """
 
+    word: str
     has_versions: bool
     load_wait_s: float
     not_loaded_yet: Status
     retired: Status
 
 
-MODEL = Kind(True, 10.0, errors.MODEL_VERSION_NOT_LOADED_YET, errors.MODEL_VERSION_RETIRED)
-PIPELINE = Kind(False, 0.5, errors.PIPELINE_NOT_LOADED_YET, errors.PIPELINE_RETIRED)
-GRAPH = Kind(False, 0.5, errors.GRAPH_NOT_LOADED_YET, errors.GRAPH_RETIRED)
+MODEL = Kind("model", True, 10.0, errors.MODEL_VERSION_NOT_LOADED_YET, errors.MODEL_VERSION_RETIRED)
+PIPELINE = Kind("pipeline", False, 0.5, errors.PIPELINE_NOT_LOADED_YET, errors.PIPELINE_RETIRED)
+GRAPH = Kind("graph", False, 0.5, errors.GRAPH_NOT_LOADED_YET, errors.GRAPH_RETIRED)
 
 
 # So many versions of a name that have ended are told from those that never were.

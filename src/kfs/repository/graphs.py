@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 
 from kfs.metrics.registry import Metrics
 from kfs.metrics.servables import GraphMetrics
 from kfs.repository.catalog import GRAPH, Catalog
-from kfs.servables.graph import Graph, GraphError
+from kfs.repository.dependents import Dependents
+from kfs.servables.graph import Graph
 from kfs.settings import GraphSettings
 
 
@@ -22,7 +22,7 @@ def digest(path: Path) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-class Graphs:
+class Graphs(Dependents[GraphSettings, GraphMetrics]):
     """Keeps the graphs of a catalog true to their files.
 
     The servables that a graph uses are looked up at every inference, so it does not change with
@@ -30,54 +30,18 @@ class Graphs:
     """
 
     def __init__(self, catalog: Catalog, metrics: Metrics, max_calls: int | None) -> None:
-        self._catalog = catalog
+        super().__init__(catalog, GRAPH, max_calls)
         self._metrics = metrics
-        self._max_calls = max_calls
-        self._settings: Mapping[str, GraphSettings] = {}
-        #: What each graph was made of: its settings, and what its file held.
-        self._made_of: dict[str, tuple[GraphSettings, bytes]] = {}
 
-    def apply(self, settings: Mapping[str, GraphSettings]) -> list[str]:
-        """Load what is new, changed or not available, retire what is gone.
+    def _parts(self, settings: GraphSettings, before: object) -> object:
+        parts = (settings, digest(settings.path))
+        return before if before not in (None, parts) and _is_hidden(settings.path) else parts
 
-        Returns:
-            The names whose availability may have changed.
-        """
-        gone = [name for name in self._settings if name not in settings]
-        self._settings = settings
-        for name in gone:
-            self._catalog.retire(name)
-        # What failed may fail no more: the files of Python nodes are not looked at, for instance.
-        self._made_of = {
-            name: parts for name, parts in self._made_of.items() if self._catalog.available(name)
-        }
-        return gone + self.refresh()
+    def _metrics_of(self, name: str) -> GraphMetrics:
+        return GraphMetrics(self._metrics, name)
 
-    def refresh(self) -> list[str]:
-        """Load again whatever has a file that changed; gives their names."""
-        changed = []
-        for name, settings in self._settings.items():
-            made_of = (settings, digest(settings.path))
-            before = self._made_of.get(name)
-            if before != made_of and not (before and _is_hidden(settings.path)):
-                self._made_of[name] = made_of
-                self._load(settings)
-                changed.append(name)
-        return changed
-
-    def _load(self, settings: GraphSettings) -> None:
-        name = settings.name
-        metrics = GraphMetrics(self._metrics, name)
-        entry = self._catalog.begin(name, 1, GRAPH, metrics)
-        try:
-            graph = Graph.load(name, settings.path, self._catalog, metrics, settings.base_path)
-        except GraphError as error:
-            self._catalog.set_error(name, str(error))
-            self._catalog.fail(name, entry, str(error))
-            return
-        graph.max_calls = self._max_calls
-        self._catalog.publish(name, entry, graph)
-        self._catalog.set_error(name, None)
+    def _make(self, settings: GraphSettings, metrics: GraphMetrics) -> Graph:
+        return Graph.load(settings.name, settings.path, self._catalog, metrics, settings.base_path)
 
 
 def _is_hidden(path: Path) -> bool:

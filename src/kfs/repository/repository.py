@@ -185,7 +185,9 @@ class Repository:
             self._tell(name)
         if self._stopping.is_set():
             return
-        for name in self._pipelines.apply(wanted.pipelines, wanted.libraries, wanted.folder):
+        if wanted.libraries is not None:  # else those of before are used
+            self._pipelines.use(wanted.libraries, wanted.folder)
+        for name in self._pipelines.apply(wanted.pipelines):
             self._tell(name)
         for name in self._graphs.apply(wanted.graphs):
             self._tell(name)

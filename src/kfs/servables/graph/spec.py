@@ -17,6 +17,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from kfs._proto import calculator_graph_pb2 as pb
 from kfs._proto.pool import POOL
+from kfs.errors import ModelLoadError
 
 # `name`, `TAG:name` or `TAG:index:name`.
 _PORT = re.compile(r"(?:([A-Z_][A-Z0-9_]*):(?:(0|[1-9][0-9]*):)?)?([a-z_][a-z0-9_]*)")
@@ -29,7 +30,7 @@ _OUTPUT_HANDLER = "InOrderOutputStreamHandler"
 DEFAULT_MAX_QUEUE_SIZE = 100
 
 
-class GraphError(Exception):
+class GraphError(ModelLoadError):
     """A graph that cannot be served, in one readable line."""
 
 
