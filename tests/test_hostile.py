@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -20,14 +21,16 @@ import h2
 import numpy as np
 import psutil
 import pytest
-from conftest import wait_until
+from conftest import loopback, wait_until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from h2 import Connection, begin_call, frame, message, setting
 from server_process import ServerProcess, server_process
 from wire import Stub, infer_request
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
+from kfs.cli.app import Server
 from kfs.server import health
+from kfs.settings import ModelSettings
 
 MIB = 1 << 20
 
@@ -309,6 +312,21 @@ def test_the_calls_of_one_connection_can_be_bounded(repository: Path, tmp_path: 
                 connection.send(begin_call(stream))
             connection.wait_for_end(2 * 2000 - 1)  # refused, and so read
             assert all(victim.answers() for _ in range(20))
+
+
+def test_compressed_messages_can_be_refused(repository: Path) -> None:
+    dummy = ModelSettings(name="dummy", base_path=repository / "dummy")
+    arguments = {"grpc.compression_enabled_algorithms_bitset": 1}
+    settings = replace(loopback(dummy), grpc_channel_arguments=arguments)
+    with (
+        Server(settings) as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        assert call(VALID, timeout=30)
+        with pytest.raises(grpc.RpcError) as refused:
+            call(VALID, timeout=30, compression=grpc.Compression.Gzip)
+        assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 # Answers that nobody reads

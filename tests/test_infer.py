@@ -185,6 +185,15 @@ def test_tritonclient_sends_and_gets_strings(client: triton.InferenceServerClien
     assert client.infer("strings", [tensor]).as_numpy("input").tolist() == strings.tolist()
 
 
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_compressed_requests_are_answered(
+    client: triton.InferenceServerClient, algorithm: str
+) -> None:
+    tensor = triton.InferInput("b", [1, 10], "FP32").set_data_from_numpy(NUMBERS)
+    result = client.infer("dummy", [tensor], compression_algorithm=algorithm)
+    assert np.array_equal(result.as_numpy("a"), NUMBERS + 1)
+
+
 def test_sixteen_megabytes_there_and_back(stub: Stub) -> None:
     values = np.arange(4_000_000, dtype=np.float32).reshape(1, -1)
     request = infer_request("identity_FP32", "input", shape=values.shape, raw=values.tobytes())

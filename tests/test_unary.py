@@ -137,6 +137,13 @@ def test_details_that_no_message_can_carry_are_told_as_far_as_possible(peer: Pee
     assert (code, details) == ("NOT_FOUND", f"{errors.MODEL_NAME_MISSING.text} - ?")
 
 
+def test_a_message_that_unpacks_to_more_bytes_than_are_allowed_is_refused(peer: Peer) -> None:
+    data = bytes(10 * MAX_MESSAGE_NBYTES)  # compressed, they are some dozen
+    code, _ = status(peer.call.future(data, compression=grpc.Compression.Gzip, timeout=30))
+    assert code == "RESOURCE_EXHAUSTED"
+    assert peer.ask() == b"?"
+
+
 def test_the_deadline_is_known_and_so_is_the_end_of_a_call(peer: Peer) -> None:
     seen = []
     cancelled = threading.Event()
