@@ -6,7 +6,8 @@ import json
 import signal
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import grpc
@@ -19,7 +20,8 @@ from wire import Stub, infer_request
 
 from kfs import errors
 from kfs._fast.strings import ITEMSIZE
-from kfs.cli.app import Server, StartError
+from kfs.cli.app import Server, StartError, begin_load, run
+from kfs.cli.signals import End, end_signals
 from kfs.errors import ModelLoadError, ServingError
 from kfs.repository.catalog import State
 from kfs.servables.base import CallContext
@@ -203,6 +205,23 @@ def test_a_load_that_hangs_does_not_keep_the_server_from_ending(
         server.process.terminate()
         assert server.process.wait(20) == 0
         assert "Calls that are stuck are left: 1" in server.log.read_text()
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.usefixtures("signals_as_before")
+def test_a_load_that_fails_before_anyone_waits_for_it_ends_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def begin_and_fail(server: Server, end: End) -> Future[None]:
+        loading = begin_load(server, end)
+        wait([end.news])
+        return loading
+
+    monkeypatch.setattr("kfs.cli.app.begin_load", begin_and_fail)
+    settings = loopback(ModelSettings("m", tmp_path / "nowhere"))
+    with end_signals() as end:
+        assert run(settings, end) == 1
+    assert str(tmp_path / "nowhere") in capsys.readouterr().err
 
 
 def test_a_deadline_ends_the_wait_for_a_slot(serve: ServeModels, slow: Path) -> None:

@@ -285,6 +285,24 @@ def test_workers_that_read_nothing_keep_their_supervisor_from_nothing(tmp_path: 
         assert not any(worker.is_running() for worker in stopped)
 
 
+LOADS_AT_ONCE = """
+from multiprocessing.connection import wait
+from kfs.cli import workers
+
+def begin(server, end, begin_load=workers.begin_load):
+    loading = begin_load(server, end)
+    wait([end.news])
+    return loading
+
+workers.begin_load = begin
+"""
+
+
+def test_workers_that_have_loaded_before_anyone_waits_for_it_are_ready(tmp_path: Path) -> None:
+    with supervisor(tmp_path, LOADS_AT_ONCE, drain_s=0, end_s=4) as running:
+        wait_until(lambda: running.has_said("kfs.workers:Ready"))
+
+
 def test_a_model_that_cannot_be_loaded_ends_the_start(tmp_path: Path) -> None:
     done = subprocess.run(
         [*KFS_FAST, "serve", "--workers", "2", "--port", "0", "--grpc_bind_address", "127.0.0.1",

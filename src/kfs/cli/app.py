@@ -195,9 +195,9 @@ def run(settings: ServerSettings, end: End) -> int:
         server.start()
         loading = begin_load(server, end)
         while not end.has_come():
-            wait([end.news])
-            if loading.done():
+            if loading.done():  # looked at after the news of it was read, which comes once
                 loading.result()
+            wait([end.news])
     except (StartError, ModelLoadError, ConfigError) as error:
         print(f"kfs-fast: {error}", file=sys.stderr)
         if server is not None:

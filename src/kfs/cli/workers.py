@@ -262,12 +262,11 @@ def _serve(server: Server, loading: Future[None], supervisor: Connection, end: E
         _tell(supervisor, _POLLED)
 
     while not end.has_come():
-        heard = wait([supervisor, end.news])
-        if loading.done() and not is_ready:
+        if loading.done() and not is_ready:  # after the news of it was read, which comes once
             loading.result()
             is_ready = True
             _tell(supervisor, _READY)
-        if supervisor not in heard:
+        if supervisor not in wait([supervisor, end.news]):
             continue
         try:
             word = supervisor.recv()
