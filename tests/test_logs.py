@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,34 @@ def test_a_log_that_is_moved_away_is_begun_anew(tmp_path: Path, log_file: Path) 
     logging.getLogger("kfs").info("after")
     assert "before" in moved.read_text()
     assert "after" in log_file.read_text()
+
+
+def test_a_log_that_cannot_be_written_harms_nobody(
+    site: Site, log_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = log_file / "folder"
+    folder.mkdir(parents=True)
+    with open("/dev/full", "w", buffering=1) as full:
+        monkeypatch.setattr("sys.stdout", full)
+        set_up_logging("DEBUG", folder / "log")
+        site.add("m", 1)
+        stub = site.start()
+        (folder / "log").unlink()
+        folder.rmdir()
+        assert ask(stub, "m") == 1
+        site.add("m", 2, version=2)
+        site.poll()
+        assert ask(stub, "m") == 2
+        folder.mkdir()
+        assert ask(stub, "m") == 2
+        assert "ModelInfer of m" in (folder / "log").read_text()
+        told = capsys.readouterr().err
+        with suppress(OSError):
+            full.close()
+    assert told.splitlines() == [
+        "kfs-fast: log lines are lost, stdout: No space left on device",
+        f"kfs-fast: log lines are lost, {folder / 'log'}: No such file or directory",
+    ]
 
 
 def test_above_debug_requests_are_not_logged(site: Site, log_file: Path) -> None:

@@ -7,7 +7,7 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
 
@@ -37,6 +37,39 @@ _JSON = {
 }  # fmt: skip
 
 
+class _Lossy(logging.Handler):
+    """A handler that loses what it cannot write, on a full disk for instance, and says so once.
+
+    Who logs never suffers from it.
+    """
+
+    _is_told = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:  # from opening the file again, which the handlers do not expect to fail
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._is_told:
+            self._is_told = True
+            where = getattr(self, "baseFilename", "stdout")
+            with suppress(OSError):
+                print(f"kfs-fast: log lines are lost, {where}: {error.strerror}", file=sys.stderr)
+
+
+class _LossyStream(_Lossy, logging.StreamHandler):  # type: ignore[type-arg]  # as of 3.11
+    pass
+
+
+class _LossyFile(_Lossy, WatchedFileHandler):
+    pass
+
+
 def set_up_logging(level: str, path: Path | None = None, *, as_json: bool = False) -> None:
     """Log to stdout, and to a file as well when there is a path; to a new one if it is moved away.
 
@@ -57,10 +90,10 @@ def set_up_logging(level: str, path: Path | None = None, *, as_json: bool = Fals
         handlers.append(RichHandler(console=Console(), show_path=False, omit_repeated_times=False))
         handlers[0].setFormatter(logging.Formatter("%(message)s"))
     else:
-        handlers.append(logging.StreamHandler(sys.stdout))
+        handlers.append(_LossyStream(sys.stdout))
         handlers[0].setFormatter(plain)
     if path is not None:
-        handlers.append(WatchedFileHandler(path))
+        handlers.append(_LossyFile(path))
         handlers[-1].setFormatter(plain)
     root = logging.getLogger()
     root.handlers = handlers
