@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from conftest import wait_until
+from server_process import server_process
 from site_of_models import ONES, Site, ask, plus, refusal
 from wire import infer_request
 
@@ -114,6 +117,24 @@ def test_a_log_that_cannot_be_written_harms_nobody(
         "kfs-fast: log lines are lost, stdout: No space left on device",
         f"kfs-fast: log lines are lost, {folder / 'log'}: No such file or directory",
     ]
+
+
+CLOSED = """
+import os, sys
+os.closerange(0, 3)
+os.execv(sys.executable, [sys.executable, "-c", "from kfs.cli import main; main()", *sys.argv[1:]])
+"""
+
+
+def test_a_server_whose_standard_streams_are_closed_logs_to_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server_process.KFS_FAST", [sys.executable, "-c", CLOSED])
+    log = tmp_path / "its"
+    with server_process(tmp_path / "log", log_path=log) as server:
+        wait_until(lambda: log.exists() and "[kfs.serving][INFO] Ready" in log.read_text())
+        server.process.terminate()
+        assert server.process.wait(60) == 0
 
 
 def test_above_debug_requests_are_not_logged(site: Site, log_file: Path) -> None:

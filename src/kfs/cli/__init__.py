@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import click
 
 from kfs import __version__
@@ -35,5 +38,18 @@ for command in (serve, check, demo, infer, models, bench):
 
 def main() -> None:
     """The console script: exit code 0, 64 when used wrongly, 1 when something failed."""
+    _open_standard_streams()
     click.UsageError.exit_code = EX_USAGE
     cli.main(prog_name="kfs-fast")
+
+
+def _open_standard_streams() -> None:
+    """Let what was closed when the process began lead nowhere, for child processes as well.
+
+    Otherwise the next file or connection gets its number, and what a library prints.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            nowhere = open(os.devnull, mode)  # noqa: SIM115  # stays open
+            os.set_inheritable(nowhere.fileno(), True)
+            setattr(sys, name, nowhere)
