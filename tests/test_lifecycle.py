@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -222,6 +223,16 @@ def test_a_load_that_fails_before_anyone_waits_for_it_ends_the_start(
     with end_signals() as end:
         assert run(settings, end) == 1
     assert str(tmp_path / "nowhere") in capsys.readouterr().err
+
+
+def test_openvino_is_imported_without_telling_anybody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it tells is counted in a file in the home folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    imports = "import sys, kfs.servables.model; assert not sys.modules['openvino_telemetry']"
+    subprocess.run([sys.executable, "-c", imports], check=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_deadline_ends_the_wait_for_a_slot(serve: ServeModels, slow: Path) -> None:
