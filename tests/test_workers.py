@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shutil
 import signal
@@ -13,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from textwrap import indent
 
@@ -21,13 +24,16 @@ import numpy as np
 import psutil
 import pytest
 from click.testing import CliRunner
-from conftest import wait_until
+from conftest import loopback, wait_until
 from server_process import ServerProcess
 from site_of_models import Site, ask
 from wire import Stub, infer_request
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.cli import cli
+from kfs.cli.signals import end_signals
+from kfs.cli.workers import run_workers
+from kfs.metrics.families import DEFAULT
 
 KFS_FAST = [sys.executable, "-c", "from kfs.cli import main; main()"]
 
@@ -324,6 +330,22 @@ def test_a_port_that_is_taken_ends_the_start() -> None:
         )  # fmt: skip
     assert done.returncode == 1
     assert f"kfs-fast: cannot listen on 127.0.0.1:{port}: Address already in use" in done.stderr
+
+
+@pytest.mark.usefixtures("signals_as_before")
+def test_workers_without_a_folder_to_count_in_end_the_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(**_: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", full)
+    settings = replace(loopback(), n_workers=2, rest_port=0, metrics=DEFAULT)
+    with end_signals() as end:
+        assert run_workers(settings, end, int) == 1
+    told = capsys.readouterr().err
+    assert "kfs-fast: the workers have no folder to count metrics in" in told
+    assert "TMPDIR: No space left on device" in told
 
 
 def test_a_unix_socket_takes_one_process() -> None:

@@ -286,8 +286,19 @@ def _tell(supervisor: Connection, word: str) -> None:
 
 @contextmanager
 def _shared_metrics() -> Iterator[Callable[[], bytes]]:
-    """A folder in which workers count, and what they counted together."""
-    with tempfile.TemporaryDirectory(prefix="kfs-fast-metrics-") as folder:
+    """A folder in which workers count, and what they counted together.
+
+    Raises:
+        StartError: there is no place for it.
+    """
+    try:
+        made = tempfile.TemporaryDirectory(prefix="kfs-fast-metrics-")
+    except OSError as error:
+        raise StartError(
+            "the workers have no folder to count metrics in; make /tmp writable, or name a folder "
+            f"in the variable TMPDIR: {error.strerror}"
+        ) from None
+    with made as folder:
         os.environ[SHARED_FOLDER_VARIABLE] = folder  # for the workers; looked at when they start
         try:
             yield lambda: expose_shared(folder)
