@@ -371,6 +371,24 @@ def test_a_broken_file_beside_a_graph_leaves_the_graph(site: Site) -> None:
     assert ask(stub, request("good", **{"in": ONES}))["out"] == [2.0] * 10
 
 
+def test_models_go_on_while_the_file_beside_a_graph_is_broken(site: Site) -> None:
+    folder = add_graph(site, "good", dummy_graph().replace("dummy", "inner"))
+    plus(folder / "inner" / "1", 5)
+    write_subconfig(folder / "subconfig.json", inner="inner")
+    stub = site.start()
+    (folder / "subconfig.json").write_text("{")
+    for another in ("m1", "m2"):  # a change of the main file changes nothing of it
+        site.poll()
+        assert ask(stub, request("good", **{"in": ONES}))["out"] == [6.0] * 10
+        site.add(another)
+        site.write()
+    assert site.server
+    assert "goes on as it was" in str(site.server.catalog.entry("inner").error)
+    write_subconfig(folder / "subconfig.json")
+    site.poll()
+    assert "retired" in refusal(lambda: ask_model(stub, "inner", "1"))[1]
+
+
 def test_names_that_are_taken(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     add_graph(site, "elsewhere", dummy_graph())
     site.graphs["elsewhere"] = {"name": "dummy", "base_path": "elsewhere"}

@@ -59,7 +59,7 @@ def settle(
 
     A name stays what it first was, also once it is retired; and a model that a pipeline goes on
     using does not begin to take its shape from requests. Both are so in OpenVINO Model Server. A
-    model whose entry is broken goes on as it was.
+    model whose entry is broken goes on as it was, and so do those of a broken file beside a graph.
 
     Args:
         taken: what each known name stands for.
@@ -78,6 +78,12 @@ def settle(
     used = _models_of(before.pipelines) & _models_of(after.pipelines)
     settled = {name: found for name, found in after.models.items() if name in models}
     settled |= {name: found for name, found in before.models.items() if name in after.broken}
+    beside = dict(after.beside)
+    for path in after.unread.keys() & before.beside.keys():
+        beside[path] = before.beside[path]
+        for name in (beside[path] & before.models.keys()) - settled.keys() - after.graphs.keys():
+            settled[name] = before.models[name]
+            errors[name] = f"model {name}: goes on as it was: {after.unread[path]}"
     for name in used & settled.keys() & before.models.keys():
         if settled[name].is_auto and not before.models[name].is_auto:
             settled[name] = before.models[name]
@@ -88,6 +94,7 @@ def settle(
     wanted = replace(
         after,
         models=settled,
+        beside=beside,
         pipelines={name: found for name, found in after.pipelines.items() if name in pipelines},
         graphs={name: found for name, found in after.graphs.items() if name in graphs},
     )

@@ -51,6 +51,8 @@ class Wanted:
         folder: where relative paths of libraries begin.
         graphs: by name.
         files: other files that were read; a change of one is a change of what is wanted.
+        beside: the names of the models that each of them brought.
+        unread: those of them that are broken, and why.
     """
 
     models: Mapping[str, ModelSettings] = field(default_factory=dict)
@@ -60,6 +62,8 @@ class Wanted:
     folder: Path = Path()
     graphs: Mapping[str, GraphSettings] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
+    beside: Mapping[Path, frozenset[str]] = field(default_factory=dict)
+    unread: Mapping[Path, str] = field(default_factory=dict)
 
 
 def read_config(path: Path, defaults: ModelSettings) -> Wanted:
@@ -117,13 +121,16 @@ def _wanted(file: ConfigFile, path: Path, defaults: ModelSettings) -> Wanted:
             graphs.append(graph)
         else:
             _add_model(config, folder, defaults, models, broken)
-    files = _add_submodels(graphs, path, defaults, models, broken)
+    beside, unread = _add_submodels(graphs, path, defaults, models, broken)
     pipelines: dict[str, PipelineSpec] = {}
     for pipeline in file.pipeline_config_list:
         if _is_new(pipeline.name, models, broken, pipelines):
             pipelines[pipeline.name] = parse(pipeline.model_dump(exclude_none=True))
     served = _by_name(graphs, models, broken, pipelines)
-    return Wanted(models, broken, pipelines, _libraries(file), folder, served, files)
+    files = _files_beside(graphs)
+    return Wanted(
+        models, broken, pipelines, _libraries(file), folder, served, files, beside, unread
+    )
 
 
 def _libraries(file: ConfigFile) -> tuple[LibrarySpec, ...] | None:
@@ -139,8 +146,14 @@ def wanted_of(
     """The same without a config.json: what flags name, and what files beside graphs add."""
     by_name = {model.name: model for model in models}
     broken: dict[str, str] = {}
-    files = _add_submodels(graphs, None, defaults, by_name, broken)
-    return Wanted(by_name, broken, graphs=_by_name(graphs, by_name, broken), files=files)
+    beside, unread = _add_submodels(graphs, None, defaults, by_name, broken)
+    served = _by_name(graphs, by_name, broken)
+    files = _files_beside(graphs)
+    return Wanted(by_name, broken, graphs=served, files=files, beside=beside, unread=unread)
+
+
+def _files_beside(graphs: Iterable[GraphSettings]) -> tuple[Path, ...]:
+    return tuple(path for graph in graphs for path in graph.subconfigs)
 
 
 def _by_name(
@@ -196,27 +209,30 @@ def _as_graph(config: ModelConfig, folder: Path) -> GraphSettings | None:
 def _add_submodels(
     graphs: Sequence[GraphSettings], main: Path | None, defaults: ModelSettings,
     models: dict[str, ModelSettings], broken: dict[str, str],
-) -> tuple[Path, ...]:  # fmt: skip
+) -> tuple[Mapping[Path, frozenset[str]], Mapping[Path, str]]:  # fmt: skip
     """The models that files beside graphs name; those of the main file and the first go before.
 
     Returns:
-        The files that were looked for.
+        The names that each file brought; the files that are broken, and why.
     """
-    read: list[Path] = []
+    beside: dict[Path, frozenset[str]] = {}
+    unread: dict[Path, str] = {}
     for graph in graphs:
         found = next((path for path in graph.subconfigs if os.path.isfile(path)), None)
-        read += graph.subconfigs
         if found is None or _are_same(found, main):
             continue
         try:
             subconfig = read_file(found, Subconfig)
         except ConfigError as error:
-            _log.error("graph %s: its models are not served: %s", graph.name, error)
+            _log.error("graph %s: the models beside it are not read: %s", graph.name, error)
+            unread[found] = str(error)
             continue
+        before = {*models, *broken}
         for item in subconfig.model_config_list:
             if _as_graph(item.config, found.parent) is None:
                 _add_model(item.config, found.parent, defaults, models, broken)
-    return tuple(read)
+        beside[found] = frozenset({*models, *broken} - before)
+    return beside, unread
 
 
 def _are_same(path: Path, other: Path | None) -> bool:
