@@ -11,6 +11,7 @@ import pytest
 import tritonclient.grpc as triton
 from click.testing import CliRunner, Result
 from conftest import ServeModels
+from graphs.graph_site import dummy_graph
 
 from kfs.cli import cli
 from kfs.options import VersionPolicy
@@ -149,3 +150,28 @@ def test_check_says_which_node_of_a_pipeline_is_wrong(folder: Path) -> None:
     assert "pipeline closed: node each: library lib: cannot open" in done.output
     assert "2 of 4 cannot be served" in done.output
     assert "pipeline shards\n" in done.output, "the others are drawn"
+
+
+def test_check_finds_what_a_graph_asks_for_in_vain(folder: Path) -> None:
+    for graph, model in (("fine", "good"), ("lost", "none")):
+        (folder / graph).mkdir()
+        text = dummy_graph().replace('"dummy"', f'"{model}"')
+        (folder / graph / "graph.pbtxt").write_text(text)
+    (folder / "fine" / "subconfig.json").write_text('{"model_config_list": [}')
+    done = check_pipelines(folder, mediapipe_config_list=[{"name": "fine"}, {"name": "lost"}])
+    assert done.exit_code == 1
+    rows = [line for line in done.stdout.splitlines() if "its requests need" in line]
+    assert [row.split()[0] for row in rows] == ["lost"]
+    assert "its requests need none: Model with requested name is not found" in rows[0]
+    assert "fine/subconfig.json" in done.stdout
+    assert "is not JSON" in done.stdout
+    assert "2 of 4 cannot be served" in done.output
+
+
+def test_check_takes_operations_of_the_user(folder: Path) -> None:
+    path = folder / "config.json"
+    path.write_text('{"model_config_list": []}')
+    flags = ["--config_path", str(path), "--cpu_extension", str(folder / "ops.so")]
+    done = CliRunner().invoke(cli, ["check", *flags])
+    assert done.exit_code == 1
+    assert f"Error: cpu_extension {folder / 'ops.so'}: " in done.output

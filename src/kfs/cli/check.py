@@ -32,30 +32,33 @@ class _Finding:
 @click.option("--config_path", metavar="FILE", required=True,
               type=click.Path(dir_okay=False, path_type=Path),
               help="The config.json to look at.")  # fmt: skip
-def check(*, config_path: Path) -> None:
+@click.option("--cpu_extension", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
+              help="A library with operations of your own, for OpenVINO.")  # fmt: skip
+def check(*, config_path: Path, cpu_extension: Path | None) -> None:
     """Validate a config.json and load all that it names, without serving it.
 
     Exit code 0 when everything in it can be served, else 1.
     """
+    from kfs.errors import ModelLoadError
     from kfs.repository.catalog import Catalog
     from kfs.repository.config import read_config
     from kfs.repository.repository import Repository
     from kfs.repository.schema import ConfigError
+    from kfs.servables.model import add_extension
     from kfs.settings import ModelSettings
 
+    try:
+        if cpu_extension is not None:
+            add_extension(cpu_extension)
+        wanted = read_config(config_path, ModelSettings("", ""))
+    except (ConfigError, ModelLoadError) as error:
+        raise click.ClickException(str(error)) from None
     catalog = Catalog()
-    repository = Repository(
-        catalog,
-        lambda: read_config(config_path, ModelSettings("", "")),
-        config_path,
-        lambda name, serving: None,
-    )
+    repository = Repository(catalog, lambda: wanted, config_path, lambda name, serving: None)
     with closing(repository):
-        try:
-            repository.load()
-        except ConfigError as error:
-            raise click.ClickException(str(error)) from None
-        findings = list(_look(catalog))
+        repository.load()
+        findings = [*_look(catalog), *(_Finding(str(path), error=error.removeprefix(f"{path}: "))
+                                       for path, error in wanted.unread.items())]  # fmt: skip
         _report(config_path, findings)
     broken = len({found.name for found in findings if found.error})
     names = len({found.name for found in findings})
@@ -65,10 +68,10 @@ def check(*, config_path: Path) -> None:
 
 def _look(catalog: Catalog) -> Iterator[_Finding]:
     for name, entry in catalog.snapshot.items():
-        yield from _look_at(name, entry)
+        yield from _look_at(name, entry, catalog)
 
 
-def _look_at(name: str, entry: Entry) -> Iterator[_Finding]:
+def _look_at(name: str, entry: Entry, catalog: Catalog) -> Iterator[_Finding]:
     versions = sorted(entry.versions.values(), key=lambda version: version.version)
     failed = [version.error for version in versions if version.error is not None]
     if not failed and (entry.error is not None or not versions):
@@ -76,7 +79,21 @@ def _look_at(name: str, entry: Entry) -> Iterator[_Finding]:
         yield _Finding(name, error=error.removeprefix(f"{name}: "))
     for version in versions:
         text = str(version.version) if version.kind.has_versions else ""
-        yield _Finding(name, text, version.error or "", version.servable)
+        error = version.error or _lack(version.servable, catalog)
+        yield _Finding(name, text, error, version.servable)
+
+
+def _lack(servable: Servable | None, catalog: Catalog) -> str:
+    """What its requests will ask for in vain; empty for nothing."""
+    from kfs.errors import ServingError
+    from kfs.servables.base import CallContext
+
+    for name, version in () if servable is None else servable.needs():
+        try:
+            catalog.lease(name, version, CallContext()).release()
+        except ServingError as error:
+            return f"its requests need {name}: {error}"
+    return ""
 
 
 def _report(config_path: Path, findings: list[_Finding]) -> None:

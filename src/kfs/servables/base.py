@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import ClassVar, Protocol
 
@@ -253,6 +253,10 @@ class Servable(ABC):
     def outline(self) -> Outline | None:
         """What it is made of; None for what has no parts."""
         return None
+
+    def needs(self) -> Iterable[tuple[str, str]]:
+        """Others that its requests look up, by name and version; an empty one is the default."""
+        return ()
 
     def bind(self, request: Request) -> TensorMap:
         """The request's inputs as tensors of this signature; see `binding.bind`."""

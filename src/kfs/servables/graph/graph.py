@@ -26,6 +26,10 @@ from kfs.servables.base import (
 from kfs.servables.binding import check_coherency
 from kfs.servables.graph.calculator import FAILURES, RESPONSE, Registry, Setting
 from kfs.servables.graph.calculators import BUILTIN
+from kfs.servables.graph.calculators.session import (
+    OpenVINOModelServerSessionCalculator,
+    servable_of,
+)
 from kfs.servables.graph.outline import outline_plan
 from kfs.servables.graph.packets import (
     Clock,
@@ -132,6 +136,11 @@ class Graph(Servable):
 
     def outline(self) -> Outline:
         return outline_plan(self.name, self.plan)
+
+    def needs(self) -> Iterator[tuple[str, str]]:
+        for node in self.plan.nodes:
+            if node.calculator is OpenVINOModelServerSessionCalculator:
+                yield servable_of(node.spec)
 
     def unload(self) -> None:
         self._release()

@@ -18,7 +18,7 @@ from kfs.servables.graph.calculator import (
     PacketType,
     options_of,
 )
-from kfs.servables.graph.spec import GraphError
+from kfs.servables.graph.spec import GraphError, NodeSpec
 
 SESSION: PacketType = "session"
 
@@ -55,6 +55,13 @@ class Session:
             ) from None
 
 
+def servable_of(node: NodeSpec) -> tuple[str, str]:
+    """The servable that a session node names, and its version, empty for the default one."""
+    options = options_of(node, _OPTIONS)
+    version = options.servable_version
+    return options.servable_name, version if _UINT32.fullmatch(version) and int(version) else ""
+
+
 class OpenVINOModelServerSessionCalculator(Calculator):
     """No streams; one output side packet with the tag SESSION."""
 
@@ -72,10 +79,7 @@ class OpenVINOModelServerSessionCalculator(Calculator):
         contract.side_outputs[node.side_outputs[0]] = SESSION
 
     def open(self, context: NodeContext) -> None:
-        options = options_of(context.node, _OPTIONS)
-        version = options.servable_version
-        version = version if _UINT32.fullmatch(version) and int(version) else ""
-        session = Session(context.setting.source, options.servable_name, version)
+        session = Session(context.setting.source, *servable_of(context.node))
         context.set_side_packet(session, "SESSION")
         # What is not there is told before anything is computed, and without waiting for it.
         try:
