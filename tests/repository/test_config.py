@@ -44,6 +44,19 @@ def test_a_model_with_every_option(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+def test_a_key_that_is_there_twice_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = """{"model_config_list": [{"config": {"name": "m", "nireq": 2, "base_path": "a",
+                                              "nireq": 4}},
+                                  {"config": {"name": "other", "base_path": "b"}}]}"""
+    assert read(tmp_path, text).models["m"].nireq == 4
+    (told,) = caplog.messages
+    assert told.endswith(
+        "config.json: the key nireq is more than once in an object; the last counts"
+    )
+
+
 def test_paths_start_at_the_folder_of_the_file_and_clouds_are_left_alone(tmp_path: Path) -> None:
     wanted = read(
         tmp_path,

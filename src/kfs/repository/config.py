@@ -86,7 +86,7 @@ def read_metrics(path: Path) -> frozenset[str]:
     Raises:
         ConfigError: as `read_config`.
     """
-    return read_file(path, ConfigFile).monitoring.metrics.names
+    return read_file(path, ConfigFile, warns=False).monitoring.metrics.names
 
 
 def once_written(read: Callable[[], _Read]) -> _Read:

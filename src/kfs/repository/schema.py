@@ -7,8 +7,11 @@ and its schema forgot (mean, scale, color_format, precision).
 from __future__ import annotations
 
 import json
+import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args
 
@@ -17,6 +20,7 @@ from pydantic_core import ErrorDetails
 
 from kfs.metrics.families import DEFAULT, check_names
 
+_log = logging.getLogger("kfs.repository")
 _File = TypeVar("_File", bound="_Closed")
 
 ByTensor = str | dict[str, str]
@@ -190,23 +194,41 @@ class Subconfig(_Closed):
     model_config_list: list[ModelItem]
 
 
-def read_file(path: Path, kind: type[_File]) -> _File:
+def read_file(path: Path, kind: type[_File], *, warns: bool = True) -> _File:
     """A file that is one of `kind`.
+
+    Args:
+        warns: whether to log what is odd, and no fault.
 
     Raises:
         UnfinishedError: it is no JSON.
         ConfigError: it cannot be read, or breaks the schema.
     """
+    twice: list[str] = []
     try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_refuse_constant)
+        document = json.loads(
+            path.read_text(encoding="utf-8-sig"),
+            parse_constant=_refuse_constant,
+            object_pairs_hook=partial(_last_of_each, twice=twice),
+        )
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise UnfinishedError(f"{path} is not JSON: {error}") from None
+    for key in twice if warns else ():
+        _log.warning("%s: the key %s is more than once in an object; the last counts", path, key)
     try:
         return kind.model_validate(document)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_told(error, document, kind)}") from None
+
+
+def _last_of_each(pairs: list[tuple[str, Any]], twice: list[str]) -> dict[str, Any]:
+    """An object; its keys that are there more than once are added to `twice`."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice += [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+    return found
 
 
 def _refuse_constant(name: str) -> NoReturn:
