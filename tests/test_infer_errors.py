@@ -36,7 +36,20 @@ def raw_and_contents() -> pb.ModelInferRequest:
     return request
 
 
+def in_shared_memory() -> pb.ModelInferRequest:
+    request = infer_request("dummy")
+    request.inputs[0].ClearField("contents")
+    request.inputs[0].parameters["shared_memory_region"].string_param = "region"
+    return request
+
+
 GOLDEN = {
+    "shared memory": (
+        in_shared_memory(),
+        INVALID,
+        "Invalid number of values in tensor proto container - Expected: 10 values; Actual: 0 "
+        "values; input name: b; Shared memory is not supported: send tensors in the messages",
+    ),
     "no inputs": (
         pb.ModelInferRequest(model_name="dummy"),
         INVALID,

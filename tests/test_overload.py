@@ -234,3 +234,12 @@ def test_tritonclient_reads_it_as_not_implemented(client: triton.InferenceServer
         client.get_model_config("dummy")
     assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
     assert caught.value.message() == ""
+
+
+def test_tritonclient_reads_why_there_is_no_shared_memory(
+    client: triton.InferenceServerClient,
+) -> None:
+    with pytest.raises(triton.InferenceServerException) as caught:
+        client.register_system_shared_memory("region", "/region", 40)
+    assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
+    assert "Shared memory is not supported" in str(caught.value.message())

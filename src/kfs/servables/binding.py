@@ -24,6 +24,10 @@ _BYTES = DATATYPES["BYTES"]
 _MAX_NATIVE_STRINGS = (1 << 30) // 32
 _MAX_STRING_MATRIX_NBYTES = 1 << 30
 
+NO_SHARED_MEMORY = "Shared memory is not supported: send tensors in the messages"
+#: Where Triton's clients say that a tensor is elsewhere.
+_REGION = "shared_memory_region"
+
 
 def bind(request: Request, signature: Signature, *, demultiplexed: bool = False) -> TensorMap:
     """The tensors of a request, aliasing its memory where the wire already is the tensor.
@@ -37,6 +41,15 @@ def bind(request: Request, signature: Signature, *, demultiplexed: bool = False)
     Raises:
         ServingError: INVALID_ARGUMENT; what was expected, what was found, and the input's name.
     """
+    try:
+        return _bind(request, signature, demultiplexed)
+    except ServingError as error:
+        if any(_REGION in tensor.parameters for tensor in request.inputs):
+            raise ServingError(error.status, f"{error.details}; {NO_SHARED_MEMORY}") from None
+        raise
+
+
+def _bind(request: Request, signature: Signature, demultiplexed: bool) -> TensorMap:
     _check_structure(request, signature)
     if len(request.inputs) == 1:
         index_of = {request.inputs[0].name: 0}

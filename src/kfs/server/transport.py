@@ -22,6 +22,7 @@ from kfs._fast.wire import check_strings
 from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.errors import ServingError, WireError
 from kfs.servables.base import CallContext
+from kfs.servables.binding import NO_SHARED_MEMORY
 from kfs.server.control import ControlHandler
 from kfs.server.health import MAX_WATCHES, Health
 from kfs.server.infer import InferHandler
@@ -130,23 +131,28 @@ def make_server(
 
 
 class _UnknownMethods(grpc.GenericRpcHandler):
-    """UNIMPLEMENTED without a text for every method that is not served.
+    """UNIMPLEMENTED for every method that is not served, without a text but for shared memory.
 
     Triton's perf_analyzer goes on without ModelConfig and ModelStatistics only if that is all
     that it is told.
     """
 
     def __init__(self) -> None:
-        # A stream to grpcio, whatever it is: the refusal waits for no message.
-        self._handler: Handler = grpc.stream_unary_rpc_method_handler(on_control_threads(_refuse))
+        self._any = _refusal("")
+        self._shared_memory = _refusal(NO_SHARED_MEMORY)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler:
-        return self._handler
+        is_of_memory = "SharedMemory" in handler_call_details.method
+        return self._shared_memory if is_of_memory else self._any
 
 
-def _refuse(messages: Iterator[bytes], context: grpc.ServicerContext) -> NoReturn:
-    context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
-    raise AssertionError("unreachable")
+def _refusal(text: str) -> Handler:
+    def refuse(messages: Iterator[bytes], context: grpc.ServicerContext) -> NoReturn:
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, text)
+        raise AssertionError("unreachable")
+
+    # A stream to grpcio, whatever it is: the refusal waits for no message.
+    return grpc.stream_unary_rpc_method_handler(on_control_threads(refuse))
 
 
 class ListenError(Exception):
