@@ -24,6 +24,7 @@ from kfs.cli.serve import REFUSED
 from kfs.digits import images
 from kfs.errors import ModelLoadError
 from kfs.servables.model import Model
+from kfs.server.side_port import SidePort
 from kfs.settings import ServerSettings
 
 pytestmark = pytest.mark.usefixtures("signals_as_before")
@@ -237,6 +238,17 @@ def test_models_wants_names_where_nothing_is_listed(foreign_url: str) -> None:
     done = run("models", "--url", foreign_url)
     assert done.returncode == 1
     assert "name the servables: kfs-fast models NAME" in done.stderr
+
+
+def test_who_asks_the_http_port_is_told() -> None:
+    side_port = SidePort(lambda: True)
+    port = side_port.start(["127.0.0.1"], 0)
+    try:
+        done = CliRunner().invoke(cli, ["models", "--url", f"127.0.0.1:{port}"])
+    finally:
+        side_port.stop()
+    assert done.exit_code == 1
+    assert f"127.0.0.1:{port} speaks HTTP, and not gRPC; is it the" in done.output
 
 
 def test_brackets_are_no_markup_on_a_terminal(

@@ -171,6 +171,8 @@ def _connection_hint(details: str, url: str, tls: Tls | None) -> str:
     """What to look at when there was no connection; `details` are gRPC's."""
     if "failed to connect" not in details:
         return ""
+    if "http1.x" in details:
+        return f"{url} speaks HTTP, and not gRPC; is it the server's --rest_port? "
     if not any(sign in details for sign in ("Socket closed", "handshak", "SSL", "TLS", "peer")):
         return f"nothing answers at {url}; is the server running, and --url its address? "
     if tls is None:
