@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kfs.cli.numbers import Real
 from kfs.settings import MAX_MESSAGE_NBYTES
 
 # Imported where they are used, so that --help need not wait for them.
@@ -129,7 +130,7 @@ url_option = click.option(
     callback=_check_url, help="The server.",
 )  # fmt: skip
 timeout_option = click.option(
-    "--timeout", "timeout_s", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True),
+    "--timeout", "timeout_s", metavar="SECONDS", type=Real(min=0, min_open=True),
     default=30.0, show_default=True, help="To wait for each answer.",
 )  # fmt: skip
 

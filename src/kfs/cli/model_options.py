@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from kfs import options
+from kfs.cli.numbers import Whole
 from kfs.options import parse_by_tensor
 from kfs.settings import PluginValue
 
@@ -90,9 +91,9 @@ _OPTIONS = (
     click.option("--precision", metavar="CLIENT:MODEL",
                  callback=_parsed(options.parse_precision),
                  help="Datatypes that clients send and the model wants: uint8:fp32."),
-    click.option("--nireq", metavar="N", type=click.IntRange(0, 100_000), default=0,
+    click.option("--nireq", metavar="N", type=Whole(0, 100_000), default=0,
                  help="Inferences at a time; 0 lets the device choose."),
-    click.option("--max_waiting_calls", metavar="N", type=click.IntRange(0), default=1000,
+    click.option("--max_waiting_calls", metavar="N", type=Whole(0), default=1000,
                  show_default=True,
                  help="Calls that wait for an inference of a model; more are refused."),
     click.option("--target_device", metavar="DEVICE", default="CPU", show_default=True,

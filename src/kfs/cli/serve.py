@@ -16,6 +16,7 @@ from kfs.cli.console import LOG_LEVELS, set_up_logging
 from kfs.cli.cores import bind_no_threads
 from kfs.cli.malloc import keep_freed_memory
 from kfs.cli.model_options import OF_ONE_MODEL, check_together, model_options
+from kfs.cli.numbers import Whole
 from kfs.cli.signals import end_signals
 from kfs.digits import MODEL_NAME, MODEL_PATH, images
 from kfs.metrics.families import DEFAULT, check_names
@@ -207,12 +208,12 @@ def _choose_metrics(
 @click.option("--model_name", metavar="NAME", help="The name that clients use for the model.")
 @click.option("--model_path", metavar="PATH",
               help="A folder with version folders (1, 2, ...), or one model file.")  # fmt: skip
-@click.option("--port", metavar="N", type=click.IntRange(0, 65535), default=9000,
+@click.option("--port", metavar="N", type=Whole(0, 65535), default=9000,
               show_default=True, help="The gRPC port; 0 takes a free one.")  # fmt: skip
 @click.option("--grpc_bind_address", metavar="ADDRESS,...", default="0.0.0.0", show_default=True,
               callback=_parse_addresses,
               help="IPv4 or IPv6 addresses or host names to listen on.")  # fmt: skip
-@click.option("--rest_port", metavar="N", type=click.IntRange(0, 65535),
+@click.option("--rest_port", metavar="N", type=Whole(0, 65535),
               help="An HTTP port for /metrics, /v2/health/live and /v2/health/ready; 0 takes a "
               "free one.")  # fmt: skip
 @click.option("--rest_bind_address", metavar="ADDRESS,...", default="0.0.0.0", show_default=True,
@@ -225,13 +226,13 @@ def _choose_metrics(
               help="A JSON file that lists models and their options; watched for changes.",
               )  # fmt: skip
 @click.option("--file_system_poll_wait_seconds", "poll_wait_s", metavar="N",
-              type=click.IntRange(0), default=1, show_default=True,
+              type=Whole(0), default=1, show_default=True,
               help="Seconds between looks for changed files and versions; 0 for never.",
               )  # fmt: skip
 @click.option("--cpu_extension", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
               help="A library with operations of your own, for OpenVINO.")  # fmt: skip
 @model_options
-@click.option("--max_image_pixels", metavar="N", type=click.IntRange(1, 1 << 40),
+@click.option("--max_image_pixels", metavar="N", type=Whole(1, 1 << 40),
               default=1 << 27, show_default=True, envvar=MAX_PIXELS_VARIABLE, show_envvar=True,
               help="Pixels of an encoded image; larger ones are refused.")  # fmt: skip
 @click.option("--grpc_certificate_path", "certificate_path", metavar="FILE",
@@ -250,24 +251,24 @@ def _choose_metrics(
               help="A file to log to as well.")  # fmt: skip
 @click.option("--log_format", type=click.Choice(["text", "json"]), default="text",
               show_default=True, help="Lines for people, or an object a line.")  # fmt: skip
-@click.option("--drain_seconds", "drain_s", metavar="N", type=click.IntRange(0), default=30,
+@click.option("--drain_seconds", "drain_s", metavar="N", type=Whole(0), default=30,
               show_default=True,
               help="What running calls get to finish when the server stops.")  # fmt: skip
-@click.option("--max_streams", metavar="N", type=click.IntRange(1), default=1000,
+@click.option("--max_streams", metavar="N", type=Whole(1), default=1000,
               show_default=True, help="Streams open at a time; more are refused.")  # fmt: skip
-@click.option("--grpc_max_threads", metavar="N", type=click.IntRange(0), default=0,
+@click.option("--grpc_max_threads", metavar="N", type=Whole(0), default=0,
               help="Calls that run at a time; 0 for 8 per core, at least 64.")  # fmt: skip
-@click.option("--kept_memory_mib", metavar="N", type=click.IntRange(0, 2047), default=256,
+@click.option("--kept_memory_mib", metavar="N", type=Whole(0, 2047), default=256,
               show_default=True,
               help="Freed memory to keep for the next messages; 0 leaves it to glibc.")  # fmt: skip
 @click.option("--grpc_channel_arguments", metavar="KEY=VALUE,...", callback=_parse_arguments,
               help="Options handed to gRPC as they are.")  # fmt: skip
 @click.option("--custom_node_resources_cleaner_interval_seconds", metavar="N",
-              type=click.IntRange(0), default=300, show_default=True, expose_value=False,
+              type=Whole(0), default=300, show_default=True, expose_value=False,
               help="Taken, and without effect: what a custom node holds is given back as soon as "
               "nothing uses it.")  # fmt: skip
 @click.option("--grpc_workers", "--workers", "n_workers", metavar="N", default=1,
-              type=click.IntRange(1, 1024), show_default=True,
+              type=Whole(1, 1024), show_default=True,
               help="Server processes on the port, each with its part of the cores.")  # fmt: skip
 @_refused_flags
 def serve(

@@ -13,6 +13,7 @@ from kfs.cli.bench.request import make_tensors
 from kfs.cli.client import Connect, server_options
 from kfs.cli.console import progress
 from kfs.cli.inputs import Tensor, input_options, read_inputs
+from kfs.cli.numbers import Real
 
 if TYPE_CHECKING:
     from kfs._proto import grpc_predict_v2_pb2 as pb
@@ -70,9 +71,9 @@ _SAVED = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--concurrency", default="1", show_default=True, callback=_parse_concurrency,
               metavar="N,...", help="Connections, each with one call under way, one measurement "
                                     "after the other.")  # fmt: skip
-@click.option("--duration", "duration_s", type=click.FloatRange(0.01, 86400), default=5.0,
+@click.option("--duration", "duration_s", metavar="N", type=Real(0.01, 86400), default=5.0,
               show_default=True, help="Seconds of each measurement.")  # fmt: skip
-@click.option("--warmup", "warm_up_s", type=click.FloatRange(0, 3600), default=1.0,
+@click.option("--warmup", "warm_up_s", metavar="N", type=Real(0, 3600), default=1.0,
               show_default=True, help="Seconds of calls before it.")  # fmt: skip
 @click.option("--version", metavar="N", default="", help="The version; the default one otherwise.")
 @click.option("--json", "json_path", type=_NEW_FILE, callback=_check_folder, metavar="FILE",
