@@ -251,6 +251,14 @@ def test_who_asks_the_http_port_is_told() -> None:
     assert f"127.0.0.1:{port} speaks HTTP, and not gRPC; is it the" in done.output
 
 
+def test_the_hint_at_the_example_is_not_among_the_lines_of_the_log() -> None:
+    missing = ["--log_format", "json", "--grpc_bind_address", "no.such.host.invalid"]
+    done = CliRunner().invoke(cli, ["serve", *missing, "--port", "0"])
+    assert done.exit_code == 1
+    assert "No model given: serving the bundled example" in done.stderr
+    assert not done.stdout
+
+
 def test_brackets_are_no_markup_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

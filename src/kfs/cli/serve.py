@@ -378,7 +378,8 @@ def _tell_of_example(name: str, port: int) -> None:
     example = images()[0].path
     click.echo(
         f"No model given: serving the bundled example as {name}. Try:\n"
-        f"  kfs-fast infer {name} --image {example} --url localhost:{port or 'PORT'}"
+        f"  kfs-fast infer {name} --image {example} --url localhost:{port or 'PORT'}",
+        err=True,  # stdout is the log's, whose lines may have to be JSON
     )
 
 
