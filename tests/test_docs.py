@@ -48,6 +48,8 @@ def commands() -> list[str]:
         for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL):
             for listed in re.findall(r"command: (\[.*?\])", block, re.DOTALL):
                 found.append(shlex.join(json.loads(listed)))
+        for block in re.findall(r"```ini\n(.*?)```", page.read_text(), re.DOTALL):
+            found += re.findall(r"^ExecStart=\S+/(kfs-fast .*)$", block, re.MULTILINE)
     return sorted(set(found))
 
 
