@@ -269,6 +269,17 @@ def test_brackets_are_no_markup_on_a_terminal(
     assert "a [b] c" in shown
 
 
+def test_a_narrow_terminal_shows_names_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "24")
+    print_table("Servables", ["name", "ready", "error"], [["abcdefghijkl", "yes", ""]])
+    first_cells = [line.split("│")[1].strip() for line in capsys.readouterr().out.splitlines()
+                   if "│" in line]  # fmt: skip
+    assert "".join(first_cells) == "abcdefghijkl"
+
+
 def test_help_names_every_flag_but_those_never_served() -> None:
     shown = CliRunner().invoke(cli, ["serve", "--help"]).output
     for option in cli.commands["serve"].params:

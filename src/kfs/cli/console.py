@@ -106,7 +106,7 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
         # As Text, what is in brackets (an IPv6 address, a name) is no markup.
         table = Table(title=Text(title), title_justify="left")
         for column in columns:
-            table.add_column(column)
+            table.add_column(column, overflow="fold")  # and nothing is cut off
         for row in rows:
             table.add_row(*map(Text, row))
         Console().print(table)
