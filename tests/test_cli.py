@@ -280,6 +280,17 @@ def test_a_narrow_terminal_shows_names_whole(
     assert "".join(first_cells) == "abcdefghijkl"
 
 
+def test_names_that_the_terminal_has_no_letters_for_are_escaped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    entry = {"name": "modèle", "base_path": "nowhere"}
+    (tmp_path / "config.json").write_text(json.dumps({"model_config_list": [{"config": entry}]}))
+    done = run("check", "--config_path", str(tmp_path / "config.json"))
+    assert "mod\\xe8le " in done.stdout
+    assert "1 of 1 cannot be served" in done.stdout
+
+
 def test_help_names_every_flag_but_those_never_served() -> None:
     shown = CliRunner().invoke(cli, ["serve", "--help"]).output
     for option in cli.commands["serve"].params:

@@ -10,6 +10,7 @@ import click
 from kfs import __version__
 from kfs.cli.bench import bench
 from kfs.cli.check import check
+from kfs.cli.console import show_any_text
 from kfs.cli.demo import demo
 from kfs.cli.infer import infer
 from kfs.cli.models import models
@@ -39,6 +40,7 @@ for command in (serve, check, demo, infer, models, bench):
 def main() -> None:
     """The console script: exit code 0, 64 when used wrongly, 1 when something failed."""
     _open_standard_streams()
+    show_any_text()
     click.UsageError.exit_code = EX_USAGE
     cli.main(prog_name="kfs-fast")
 

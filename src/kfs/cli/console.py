@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import multiprocessing
 import sys
@@ -35,6 +36,12 @@ _JSON = {
     "asctime": "time", "levelname": "level", "name": "logger", "processName": "process",
     "threadName": "thread", "message": "message",
 }  # fmt: skip
+
+
+def show_any_text() -> None:
+    """Escape on stdout what its encoding has no characters for, as stderr does by itself."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 class _Lossy(logging.Handler):

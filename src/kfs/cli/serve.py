@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from kfs.cli.console import LOG_LEVELS, set_up_logging
+from kfs.cli.console import LOG_LEVELS, set_up_logging, show_any_text
 from kfs.cli.cores import bind_no_threads
 from kfs.cli.malloc import keep_freed_memory
 from kfs.cli.model_options import OF_ONE_MODEL, check_together, model_options
@@ -370,6 +370,7 @@ def serve(
 
 
 def _begin_worker(set_up_logging: Callable[[], None], kept_nbytes: int) -> None:
+    show_any_text()
     set_up_logging()
     keep_freed_memory(kept_nbytes)
 
