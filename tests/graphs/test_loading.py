@@ -55,6 +55,15 @@ BROKEN = {
         IN_OUT + 'node { calculator: "AddOne" node_options: { [type.googleapis.com/a.B]: {} } }',
         "a.B not found",
     ),
+    "unknown options by their name": (
+        IN_OUT + 'node { calculator: "AddOne" node_options: { type_url: "x/a.B" value: "x" } }',
+        "node AddOne, node_options: a.B not found",
+    ),
+    "options that are none": (
+        IN_OUT + 'node { calculator: "AddOne" node_options: { type_url: '
+        '"x/mediapipe.PythonExecutorCalculatorOptions" value: "\\377" } }',
+        "node_options: the value is no mediapipe.PythonExecutorCalculatorOptions",
+    ),
     "missing field": (
         IN_OUT + session("dummy").replace('servable_name: "dummy"', ""),
         "missing required fields: servable_name",
@@ -284,6 +293,16 @@ def test_a_broken_graph_leaves_the_others(site: Site) -> None:
     assert not stub.ModelReady(pb.ModelReadyRequest(name="bad"), timeout=30).ready
     metadata = pb.ModelMetadataRequest(name="bad")
     assert refusal(lambda: stub.ModelMetadata(metadata, timeout=30)) == not_loaded
+
+
+def test_a_graph_whose_text_is_too_deep_leaves_the_others(site: Site) -> None:
+    deep = "[type.googleapis.com/google.protobuf.Any] {" * 3000 + "}" * 3000
+    add_graph(site, "bad", IN_OUT + f'node {{ calculator: "AddOne" node_options {{ {deep} }} }}')
+    add_graph(site, "good", dummy_graph())
+    stub = site.start()
+    assert ask(stub, request("good", **{"in": ONES}))["out"] == [2.0] * 10
+    code, details = refusal(lambda: ask(stub, request("bad", **{"in": ONES})))
+    assert (code, details) == ("UNAVAILABLE", "Mediapipe is not loaded yet - bad")
 
 
 def test_a_broken_graph_that_is_taken_out_is_retired(site: Site) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from google.protobuf import text_format
-from google.protobuf.message import EncodeError, Message
+from google.protobuf.message import DecodeError, EncodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from kfs._proto import calculator_graph_pb2 as pb
@@ -276,8 +276,13 @@ def _unpack(packed: Message, where: str) -> Message:
     name = packed.type_url.rpartition("/")[2]  # type: ignore[attr-defined]  # an Any
     if not name:
         return packed
-    message: Message = GetMessageClass(POOL.FindMessageTypeByName(name))()
-    message.ParseFromString(packed.value)  # type: ignore[attr-defined]
+    try:
+        message: Message = GetMessageClass(POOL.FindMessageTypeByName(name))()
+        message.ParseFromString(packed.value)  # type: ignore[attr-defined]
+    except KeyError:
+        raise GraphError(f"{where}, node_options: {name} not found") from None
+    except DecodeError as error:
+        raise GraphError(f"{where}, node_options: the value is no {name}: {error}") from None
     missing = _missing_fields(message)
     if missing:
         raise GraphError(f"{where}, {name}: required fields are missing: {', '.join(missing)}")
