@@ -176,6 +176,7 @@ def test_from_python_to_a_tensor(stub: Stub) -> None:
         ("8", "BYTES", "Undefined precision in input python tensor: BYTES"),
         ("3", "FP32", "python buffer size: 8; OV tensor size: 12; mismatch"),
         ("-8", "INT8", "expected sizes that are not negative"),
+        (",".join(["1"] * 64 + ["8"]), "INT8", "maximum supported dimension"),
     ],
 )
 def test_what_is_no_tensor_of_a_model(stub: Stub, shape: str, datatype: str, text: str) -> None:

@@ -302,6 +302,18 @@ def test_sizes_that_nothing_can_have(stub: Stub, graph: str, shape: list[int]) -
     assert "Provided shape and datatype declare too large buffer." in details
 
 
+@pytest.mark.parametrize("graph", ["ov", "tf", "mp", "py"])
+def test_more_dimensions_than_an_array_has(stub: Stub, graph: str) -> None:
+    most = infer_request(graph, "in", "FP32", [1] * 64, raw=b"1234")
+    assert list(stub.ModelInfer(most, timeout=30).outputs[0].shape) == [1] * 64
+    message = infer_request(graph, "in", "FP32", [1] * 65, raw=b"1234")
+    assert refusal(lambda: stub.ModelInfer(message, timeout=30)) == (
+        "INVALID_ARGUMENT",
+        "Invalid number of shape dimensions - Expected: at most 64 dimensions; Actual: 65; "
+        "input name: in",
+    )
+
+
 def test_an_input_that_is_there_twice(stub: Stub) -> None:
     message = request("dummy_graph", **{"in": ONES})
     message.inputs.append(message.inputs[0])

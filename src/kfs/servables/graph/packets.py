@@ -46,6 +46,9 @@ SERVER_SIDE_PACKETS = frozenset(
 )  # fmt: skip
 _RESERVED = "py"
 
+# Neither numpy nor Python's own buffers have more dimensions.
+_MAX_RANK = 64
+
 _SPECIAL_TIMESTAMPS = {
     -(1 << 63): "Timestamp::Unset()",
     -(1 << 63) + 1: "Timestamp::Unstarted()",
@@ -349,6 +352,12 @@ def _fault(status: Status, details: str, tensor: InputTensor) -> ServingError:
 
 
 def _check_sizes(tensor: InputTensor, *, low: int, what: str) -> None:
+    if len(tensor.shape) > _MAX_RANK:
+        raise _fault(
+            errors.INVALID_RANK,
+            f"Expected: at most {_MAX_RANK} dimensions; Actual: {len(tensor.shape)}",
+            tensor,
+        )
     if any(size < low for size in tensor.shape):
         raise _fault(
             errors.INVALID_SHAPE,

@@ -84,6 +84,9 @@ def _from_python(tensor: pyovms.Tensor) -> Array:
             f"python buffer size: {tensor.size}; OV tensor size: {nbytes}; mismatch",
             Code.INVALID_ARGUMENT,
         )
-    # A copy: the handler may change its memory, and OpenVINO takes none that is read-only.
-    values: Array = np.ndarray(tensor.shape, row.numpy, memoryview(tensor)).copy()
+    try:
+        # A copy: the handler may change its memory, and OpenVINO takes none that is read-only.
+        values: Array = np.ndarray(tensor.shape, row.numpy, memoryview(tensor)).copy()
+    except ValueError as error:  # too many dimensions, or such as could not be addressed
+        raise CalculatorError(str(error), Code.INVALID_ARGUMENT) from None
     return values
