@@ -224,6 +224,21 @@ class Pack(Calculator):
         context.send(list(context.inputs), "TENSORS")
 
 
+class Turn(Calculator):
+    """The input with its axes in reverse order, on the same memory."""
+
+    def process(self, context: NodeContext) -> None:
+        context.send(context.inputs[0].T)
+
+
+class Freeze(Calculator):
+    """The input as it would be in a file that was read: in memory that cannot be written."""
+
+    def process(self, context: NodeContext) -> None:
+        value = context.inputs[0]
+        context.send(np.frombuffer(value.tobytes(), value.dtype).reshape(value.shape))
+
+
 class Unpack(Calculator):
     """The only tensor of a list."""
 
@@ -265,4 +280,5 @@ class WaitForever(Calculator):
 
 ALL = (AddOne, AddSidePacket, Sum, SumInTime, ErrorOnNegative, Crash, Exit, ExitInContract,
        CrashInPrepare, FailInOpen, FailInInit, Silent, PassRequest, Cycle, Side, Gate,
-       CountClosed, Last, WaitForever, Pack, Unpack)  # fmt: skip
+       CountClosed, Last, WaitForever, Pack, Unpack,
+       Turn, Freeze)  # fmt: skip

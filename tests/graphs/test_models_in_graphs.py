@@ -79,6 +79,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     add_graph(site, "halves", ends(["in"], ["half", "whole"]) + session("halve") + session("mend")
               + inference("halve", {"B": "in"}, {"A": "half"}, B="b", A="a")
               + inference("mend", {"B": "half"}, {"A": "whole"}, B="b", A="a"))  # fmt: skip
+    for calculator in ("Turn", "Freeze"):
+        add_graph(site, calculator, ends(["in"], ["out"]) + session("dynamic")
+                  + node(calculator, ["in"], ["made"])
+                  + inference("dynamic", {"B": "made"}, {"A": "out"}, B="b", A="a"))  # fmt: skip
     order = 'input_order_list: "input1" input_order_list: "input2"'
     one_output = order + ' output_order_list: "sum"'
     for tag in ("OVTENSORS", "TENSORS", "TFTENSORS"):
@@ -143,6 +147,13 @@ def test_models_hand_bfloat16_on(stub: Stub) -> None:
     half, whole = answer.raw_output_contents
     assert half == ONES.tobytes()[2:4] * 10, "the upper half of each"
     assert whole == ONES.tobytes()
+
+
+@pytest.mark.parametrize("width", [2, 5000])
+def test_a_model_takes_what_numpy_has_anywhere(stub: Stub, width: int) -> None:
+    values = np.arange(2 * width, dtype=np.float32).reshape(2, width)
+    assert ask(stub, request("Turn", **{"in": values})) == {"out": (values.T + 1).ravel().tolist()}
+    assert ask(stub, request("Freeze", **{"in": values})) == {"out": (values + 1).ravel().tolist()}
 
 
 def test_a_list_that_is_too_long(stub: Stub) -> None:

@@ -41,3 +41,9 @@ def array_over(view: TensorView, datatype: Datatype, shape: tuple[int, ...]) -> 
     # numpy lists types of its own where it takes any buffer.
     array: Array = np.ndarray(shape, datatype.numpy, view)  # type: ignore[arg-type]
     return array
+
+
+def dense(array: Array) -> Array:
+    """The array, or a copy of it: models and libraries take memory without gaps, and OpenVINO
+    none that is read-only."""
+    return array if array.flags.c_contiguous and array.flags.writeable else array.copy(order="C")

@@ -16,7 +16,7 @@ from kfs.datatypes import DATATYPES
 from kfs.errors import ServingError
 from kfs.servables.pipeline.faults import PipelineError
 from kfs.signature import Signature, TensorSpec, fixed
-from kfs.tensors.arrays import StringTensor, Tensor, TensorMap
+from kfs.tensors.arrays import StringTensor, Tensor, TensorMap, dense
 
 _log = logging.getLogger("kfs.custom_node")
 
@@ -121,8 +121,7 @@ def _checked(name: object, value: object) -> Tensor:
     array = np.asarray(value)
     if array.dtype.hasobject or array.dtype.byteorder == ">":
         raise _corrupted(f"output {name} has the type {array.dtype}, which cannot be used")
-    # OpenVINO takes no read-only memory, such as that of an input which was only passed on.
-    return array if array.flags.c_contiguous and array.flags.writeable else array.copy(order="C")
+    return dense(array)  # an input which was only passed on, for instance, is read-only
 
 
 def _corrupted(text: str) -> ServingError:

@@ -28,7 +28,7 @@ from kfs.servables.graph.calculator import (
 )
 from kfs.servables.graph.calculators.session import SESSION, Session
 from kfs.servables.graph.spec import GraphError, NodeSpec, Port
-from kfs.tensors.arrays import StringTensor, Tensor, TensorMap
+from kfs.tensors.arrays import StringTensor, Tensor, TensorMap, dense
 
 _OPTIONS = pb.OpenVINOInferenceCalculatorOptions
 
@@ -150,7 +150,10 @@ def _infer(servable: Servable, tensors: TensorMap, call: CallContext) -> TensorM
         )
     try:
         for spec in servable.signature.inputs:
-            check_input(spec, tensors[spec.name])
+            tensor = tensors[spec.name]
+            check_input(spec, tensor)
+            if not isinstance(tensor, StringTensor):
+                tensors[spec.name] = dense(tensor)
         return servable.infer(tensors, call)
     except ServingError as error:
         if error.status in (errors.CANCELLED, errors.DEADLINE_EXCEEDED):
