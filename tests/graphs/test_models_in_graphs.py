@@ -83,6 +83,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         add_graph(site, calculator, ends(["in"], ["out"]) + session("dynamic")
                   + node(calculator, ["in"], ["made"])
                   + inference("dynamic", {"B": "made"}, {"A": "out"}, B="b", A="a"))  # fmt: skip
+    packed = ends(["in"], ["out"]) + node("Pack", ["in"], ["TENSORS:list"])
+    add_graph(site, "list_to_model", packed + session("dummy")
+              + inference("dummy", {"B": "list"}, {"A": "out"}, B="b", A="a"))  # fmt: skip
+    add_graph(site, "list_to_converter",
+              packed + node(CONVERTER, ["OVMS_PY_TENSOR:list"], ["OVTENSOR:out"]))  # fmt: skip
     order = 'input_order_list: "input1" input_order_list: "input2"'
     one_output = order + ' output_order_list: "sum"'
     for tag in ("OVTENSORS", "TENSORS", "TFTENSORS"):
@@ -160,6 +165,19 @@ def test_a_list_that_is_too_long(stub: Stub) -> None:
     code, details = refusal(lambda: ask(stub, request("short_list", in1=ONES, in2=ONES)))
     assert code == "INVALID_ARGUMENT"
     assert "expected 1 tensors, as input_order_list says; found 2" in details
+
+
+@pytest.mark.parametrize(
+    ("graph", "port"),
+    [
+        ("list_to_model", "B:0:list: expected ov::Tensor"),
+        ("list_to_converter", "OVMS_PY_TENSOR:0:list: expected pyovms.Tensor"),
+    ],
+)
+def test_a_packet_of_another_type_is_told(stub: Stub, graph: str, port: str) -> None:
+    code, details = refusal(lambda: ask(stub, request(graph, **{"in": ONES})))
+    assert code == "INVALID_ARGUMENT"
+    assert details.endswith(f"failed: Unexpected error; {port}; found builtins.list")
 
 
 def test_what_the_model_refuses_is_told(stub: Stub) -> None:

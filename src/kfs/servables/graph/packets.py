@@ -25,11 +25,14 @@ from kfs.servables.graph.calculator import (
     MAX_TIMESTAMP,
     MIN_TIMESTAMP,
     MP_TENSOR,
+    MP_TENSORS,
     OV_TENSOR,
+    OV_TENSORS,
     PY_TENSOR,
     REQUEST,
     RESPONSE,
     TF_TENSOR,
+    TF_TENSORS,
     PacketType,
 )
 from kfs.servables.graph.plan import Plan
@@ -71,6 +74,14 @@ class ImageFrame:
     format: str
     pixels: Array
 
+
+#: The values of packets, as far as the server knows their types.
+VALUES: dict[PacketType, type | tuple[type, ...]] = {
+    OV_TENSOR: (np.ndarray, StringTensor), OV_TENSORS: list,
+    MP_TENSOR: np.ndarray, MP_TENSORS: list, TF_TENSOR: np.ndarray, TF_TENSORS: list,
+    IMAGE: ImageFrame, PY_TENSOR: pyovms.Tensor,
+    REQUEST: pb.ModelInferRequest, RESPONSE: pb.ModelInferResponse,
+}  # fmt: skip
 
 #: (bytes per value, is a float, channels) of formats with a name.
 _FORMATS = {
@@ -411,10 +422,14 @@ def write_packet(plan: Plan, position: int, value: Any) -> Output:
     if output is None:
         raise ServingError(
             errors.GRAPH_EXECUTION_ERROR,
-            f'INTERNAL: stream "{port.name}": expected {port.type}; found '
-            f"{type(value).__module__}.{type(value).__qualname__}",
+            f'INTERNAL: stream "{port.name}": expected {port.type}; found {told_type(value)}',
         )
     return output
+
+
+def told_type(value: object) -> str:
+    """The type of a value, for people to read."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def _write_array(name: str, value: Any) -> Output | None:

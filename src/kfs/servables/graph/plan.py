@@ -68,6 +68,7 @@ class NodePlan:
     Attributes:
         outputs: positions of the streams it feeds, in the order of its ports.
         inputs: positions of the streams that feed it.
+        taken: what its inputs carry, as far as is known; in their order.
         handler: how it waits for its inputs.
     """
 
@@ -75,6 +76,7 @@ class NodePlan:
     calculator: type[Calculator]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    taken: tuple[PacketType, ...]
     handler: HandlerPlan
     is_offset_zero: bool
 
@@ -379,6 +381,7 @@ def _node_plan(
         calculator=calculator,
         inputs=tuple(ids[port.name] for port in node.inputs),
         outputs=tuple(ids[port.name] for port in node.outputs),
+        taken=tuple(contract.inputs.get(port, ANY) for port in node.inputs),
         handler=plan_handler(node),
         is_offset_zero=contract.is_offset_zero,
     )

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kfs import errors
 from kfs.errors import Code, ServingError
 from kfs.servables.graph.calculator import BOOL, INT64, STRING, CalculatorError, Setting
-from kfs.servables.graph.plan import Plan
+from kfs.servables.graph.packets import VALUES, told_type
+from kfs.servables.graph.plan import NodePlan, Plan
 
 _log = logging.getLogger("kfs.graph")
 
@@ -67,20 +68,31 @@ def check_side_packets(plan: Plan, given: Mapping[str, Any]) -> None:
             )
 
 
-def failure_at(node: str, method: str, error: BaseException) -> ServingError:
-    """What a call ends with when a node raised `error`."""
+def failure_at(
+    node: NodePlan, method: str, error: BaseException, inputs: Sequence[Any]
+) -> ServingError:
+    """What a call ends with when a node raised `error`, while it had these inputs."""
+    name = node.spec.name
     if isinstance(error, ServingError):
         return error
     if isinstance(error, CalculatorError):
         code, text = error.code, str(error)
     else:
-        _log.error("Unexpected error in node %s", node, exc_info=error)
-        code, text = Code.INTERNAL, "Unexpected error"
+        _log.error("Unexpected error in node %s", name, exc_info=error)
+        code, text = Code.INTERNAL, _why_unexpected(node, inputs)
     status = errors.GRAPH_EXECUTION_ERROR
     if code is Code.FAILED_PRECONDITION:
         status = errors.GRAPH_PRECONDITION_FAILED
     return ServingError(
         status,
         f"{code.name}: CalculatorGraph::Run() failed: \n"
-        f'Calculator::{method}() for node "{node}" failed: {text}',
+        f'Calculator::{method}() for node "{name}" failed: {text}',
     )
+
+
+def _why_unexpected(node: NodePlan, inputs: Sequence[Any]) -> str:
+    """What of its inputs is to blame: calculators need not say what they send."""
+    for port, kind, value in zip(node.spec.inputs, node.taken, inputs, strict=False):
+        if value is not None and not isinstance(value, VALUES.get(kind, object)):
+            return f"Unexpected error; {port}: expected {kind}; found {told_type(value)}"
+    return "Unexpected error"

@@ -430,7 +430,7 @@ class Instance:
 
     def _fail_at(self, node: _Node, method: str, error: BaseException) -> None:
         node.context.sent.clear()
-        self.fail(failure_at(node.plan.spec.name, method, error))
+        self.fail(failure_at(node.plan, method, error, node.context.inputs))
         if self._on_failure is not None and self.failure is not None:
             self._on_failure(self.failure)
 

@@ -48,7 +48,7 @@ def run_straight(
                 method = "Process"
                 calculator.process(context)
         except FAILURES as error:
-            raise failure_at(node.spec.name, method, error) from error
+            raise failure_at(node, method, error, inputs) from error
         for output, _, value in context.sent:
             values[node.outputs[output]] = value
     return {

@@ -19,6 +19,7 @@ from kfs.servables.graph.calculator import (
     Setting,
     options_of,
 )
+from kfs.servables.graph.packets import told_type
 from kfs.servables.graph.python_handler import Handler, HandlerError
 from kfs.servables.graph.spec import GraphError, NodeSpec, Port, Ports
 
@@ -124,10 +125,7 @@ def _check_types(inputs: Sequence[Any]) -> None:
     # Calculators need not say what they send.
     for value in inputs:
         if not isinstance(value, pyovms.Tensor):
-            raise CalculatorError(
-                f"expected {PY_TENSOR} at every input; found "
-                f"{type(value).__module__}.{type(value).__qualname__}"
-            )
+            raise CalculatorError(f"expected {PY_TENSOR} at every input; found {told_type(value)}")
 
 
 def _is_looped(ports: Ports) -> bool:
