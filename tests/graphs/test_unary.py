@@ -43,6 +43,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         + node("PassThroughCalculator", ["X:end"], ["X:out"])
     )
     add_graph(site, "chain", chain)
+    add_graph(site, "no_session", dummy_graph().replace(session("dummy"), ""))
     add_graph(site, "missing_model", dummy_graph().replace("dummy", "nowhere"))
     add_graph(site, "pass", ends(["REQUEST:in"], ["RESPONSE:out"])
               + node("PassRequest", ["REQUEST:in"], ["RESPONSE:out"]))  # fmt: skip
@@ -205,6 +206,9 @@ def test_side_packets_are_parameters_of_the_request(stub: Stub) -> None:
          "INVALID_ARGUMENT", "Inputs inside buffer does not match expected format."),
         (request("side", x=[1.0]), "FAILED_PRECONDITION",
          "Failed to start mediapipe graph - INVALID_ARGUMENT: ValidateRequiredSidePackets"),
+        (request("no_session", sides={"dummy": "dummy"}, **{"in": ONES}), "FAILED_PRECONDITION",
+         "Failed to start mediapipe graph - INVALID_ARGUMENT: ValidateRequiredSidePackets failed "
+         'to validate: \nSide packet "dummy": expected session; found str'),
         (request("missing_model", x=ONES), "FAILED_PRECONDITION",
          "Mediapipe graph precondition failed - FAILED_PRECONDITION: CalculatorGraph::Run() "),
         (request("missing_model", at="now", **{"in": ONES}), "FAILED_PRECONDITION",

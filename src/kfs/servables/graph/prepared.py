@@ -11,7 +11,7 @@ from typing import Any
 
 from kfs import errors
 from kfs.errors import Code, ServingError
-from kfs.servables.graph.calculator import BOOL, INT64, STRING, CalculatorError, Setting
+from kfs.servables.graph.calculator import ANY, BOOL, INT64, STRING, CalculatorError, Setting
 from kfs.servables.graph.packets import VALUES, told_type
 from kfs.servables.graph.plan import NodePlan, Plan
 
@@ -60,7 +60,7 @@ def check_side_packets(plan: Plan, given: Mapping[str, Any]) -> None:
                 "INVALID_ARGUMENT: ValidateRequiredSidePackets failed to validate: \n"
                 f'Side packet "{name}" is required but was not provided.',
             )
-        if kind in _SIDE_TYPES and type(given[name]) is not _SIDE_TYPES[kind]:
+        if kind != ANY and type(given[name]) is not _SIDE_TYPES.get(kind):
             raise ServingError(
                 errors.GRAPH_START_ERROR,
                 "INVALID_ARGUMENT: ValidateRequiredSidePackets failed to validate: \n"
