@@ -239,6 +239,13 @@ class Freeze(Calculator):
         context.send(np.frombuffer(value.tobytes(), value.dtype).reshape(value.shape))
 
 
+class Convert(Calculator):
+    """The input as numpy's type of the name that the side packet says."""
+
+    def process(self, context: NodeContext) -> None:
+        context.send(context.inputs[0].astype(context.side_packet("TYPE")))
+
+
 class Unpack(Calculator):
     """The only tensor of a list."""
 
@@ -281,4 +288,4 @@ class WaitForever(Calculator):
 ALL = (AddOne, AddSidePacket, Sum, SumInTime, ErrorOnNegative, Crash, Exit, ExitInContract,
        CrashInPrepare, FailInOpen, FailInInit, Silent, PassRequest, Cycle, Side, Gate,
        CountClosed, Last, WaitForever, Pack, Unpack,
-       Turn, Freeze)  # fmt: skip
+       Turn, Freeze, Convert)  # fmt: skip

@@ -57,6 +57,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     add_graph(site, "unproduced", ends(["in"], ["out"]) + node("AddOne", ["in"], ["other"]))
     add_graph(site, "side", ends(["in"], ["out"]) + node(
         "AddSidePacket", ["in"], ["out"], 'input_side_packet: "VALUE:val"'))  # fmt: skip
+    add_graph(site, "convert", ends(["in"], ["out"]) + node(
+        "Convert", ["in"], ["out"], 'input_side_packet: "TYPE:type"'))  # fmt: skip
     add_graph(site, "sides", ends(["in"], ["s", "i", "b"]) + node(
         "Side", ["in"], ["STRING:s", "INT64:i", "BOOL:b"],
         'input_side_packet: "STRING:text" input_side_packet: "INT64:number" '
@@ -374,6 +376,15 @@ def test_every_kind_of_tensor_passes(
     assert tensor.name == ("in" if graph == "py" else "out")
     assert (tensor.datatype, list(tensor.shape)) == (datatype, shape)
     assert response.raw_output_contents[0] == raw
+
+
+@pytest.mark.parametrize("dtype", ["object", "datetime64[s]"])
+def test_an_array_that_no_message_can_hold(stub: Stub, dtype: str) -> None:
+    message = request("convert", sides={"type": dtype}, **{"in": [1.0]})
+    code, details = refusal(lambda: stub.ModelInfer(message, timeout=30))
+    assert code == "INVALID_ARGUMENT"
+    found = f'stream "out": expected ov::Tensor; found numpy.ndarray of {dtype}'
+    assert details.endswith(found)
 
 
 def test_typed_bytes_become_elements_with_their_lengths(stub: Stub) -> None:

@@ -429,17 +429,23 @@ def write_packet(plan: Plan, position: int, value: Any) -> Output:
 
 def told_type(value: object) -> str:
     """The type of a value, for people to read."""
-    return f"{type(value).__module__}.{type(value).__qualname__}"
+    name = f"{type(value).__module__}.{type(value).__qualname__}"
+    return f"{name} of {value.dtype}" if isinstance(value, np.ndarray) else name
 
 
 def _write_array(name: str, value: Any) -> Output | None:
     if isinstance(value, StringTensor):
         return Output(name, "BYTES", value.shape, value.strings)
-    if not isinstance(value, np.ndarray):
+    if not isinstance(value, np.ndarray) or not _is_plain(value.dtype):
         return None
     row = BY_NUMPY.get(value.dtype.str)
     datatype = "INVALID" if row is None else row.name
     return Output(name, datatype, value.shape, np.ascontiguousarray(value).reshape(value.shape))
+
+
+def _is_plain(dtype: np.dtype[Any]) -> bool:
+    """Whether its memory is the values: not the addresses of objects, and not dates."""
+    return not dtype.hasobject and dtype.kind not in "mM"
 
 
 def _write_image(name: str, value: Any) -> Output | None:
