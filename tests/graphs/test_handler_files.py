@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from graphs.graph_site import Talk, add_graph, ask, ends, one, python, request, status_of
+from conftest import wait_until
+from graphs.graph_site import Talk, add_graph, ask, ends, one, python, request, status_of, tensors
 from graphs.handlers import BESIDE, INCREMENT, NOTES
+from graphs.plug_ins import Generators, Stuck
 from site_of_models import Site, refusal
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
@@ -23,6 +25,20 @@ FINALIZES = """
 
         def finalize(self):
             (self.folder / "finalized").touch()
+"""
+
+SLOW_TO_END = """
+    from pyovms import Tensor
+    from graphs.plug_ins import Generators, Stuck
+
+    class OvmsPythonModel:
+        def execute(self, inputs):
+            Stuck.reached.release()
+            assert Stuck.released.wait(60)
+            return [Tensor("out", inputs[0])]
+
+        def finalize(self):
+            assert Generators.finalized.wait(60)
 """
 
 BROKEN = {
@@ -77,8 +93,27 @@ def test_a_handler_is_finalized_when_its_graph_goes(tmp_path: Path) -> None:
         talk.hear()
         talk.close()
         assert status_of(talk.answers) == ("OK", "")
-        assert (folder / "finalized").exists()
+        wait_until((folder / "finalized").exists)
     finally:
+        site.stop()
+
+
+def test_no_answer_waits_for_a_handler_that_is_finalized(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    add_graph(site, "g", one("handler"), handler=SLOW_TO_END)
+    stub = site.start()
+    try:
+        Stuck.hold()
+        Generators.finalized.clear()
+        answer = stub.ModelInfer.future(request("g", **{"in": [1.0]}), timeout=5)
+        assert Stuck.reached.acquire(timeout=30)
+        del site.graphs["g"]
+        site.write()
+        site.poll()
+        Stuck.released.set()
+        assert tensors(answer.result()) == {"out": [1.0]}
+    finally:
+        Generators.finalized.set()
         site.stop()
 
 

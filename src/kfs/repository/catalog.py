@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType, TracebackType
 
 from kfs import errors
@@ -64,6 +64,14 @@ def _nothing() -> None:
     pass
 
 
+def _call_elsewhere(work: Callable[[], None]) -> None:
+    """On another thread, or here if the system has none for it."""
+    try:
+        threading.Thread(target=work, name="unload").start()
+    except RuntimeError:
+        work()
+
+
 class VersionEntry:
     """One version of a servable: its state, and the leases on it."""
 
@@ -111,18 +119,29 @@ class VersionEntry:
         self.enter(State.UNLOADING)
         self.unload_if_idle()
 
-    def unload_if_idle(self) -> None:
-        """Unload what is retired and not in use any more."""
+    def unload_if_idle(self, *, elsewhere: bool = False) -> None:
+        """Unload what is retired and not in use any more.
+
+        Args:
+            elsewhere: on a thread of its own, since it may take long: handlers are finalized.
+        """
         with self._ending:
             if self.state is not State.UNLOADING or self.leases:
                 return
             servable, self.servable = self.servable, None
             self.state = State.END
         self.enter(State.END)
-        if servable is not None:
-            servable.unload()
-            on_end, self.on_end = self.on_end, _nothing  # entries are kept for what they say
-            on_end()
+        if servable is None:
+            return
+        if elsewhere:
+            _call_elsewhere(partial(self._unload, servable))
+        else:
+            self._unload(servable)
+
+    def _unload(self, servable: Servable) -> None:
+        servable.unload()
+        on_end, self.on_end = self.on_end, _nothing  # entries are kept for what they say
+        on_end()
 
 
 class Lease:
@@ -137,7 +156,7 @@ class Lease:
     def release(self) -> None:
         self._entry.leases.discard(self)
         if self._entry.state is State.UNLOADING:
-            self._entry.unload_if_idle()
+            self._entry.unload_if_idle(elsewhere=True)  # this call has an answer to send
 
     def __enter__(self) -> Servable:
         return self.servable
