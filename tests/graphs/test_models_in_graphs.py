@@ -64,6 +64,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         b = models.parameter("b", [1, 10], taken)
         models.save(site.root / name / "1", [b], {"a": op.convert(b, given)})
         site.models[name] = {"name": name, "base_path": name}
+    for option in ("shape", "batch_size"):
+        models.dummy(site.root / option / "1")
+        site.models[option] = {"name": option, "base_path": option, option: "auto"}
+        add_graph(site, f"auto_{option}", ends(["in"], ["out"]) + session(option)
+                  + inference(option, {"B": "in"}, {"A": "out"}, B="b", A="a"))  # fmt: skip
     plus(site.root / "dummy" / "2", 5)
     site.models["dummy"]["model_version_policy"] = {"all": {}}
     plain = ends(["in"], ["out"]) + session("dummy")
@@ -178,6 +183,21 @@ def test_a_packet_of_another_type_is_told(stub: Stub, graph: str, port: str) -> 
     code, details = refusal(lambda: ask(stub, request(graph, **{"in": ONES})))
     assert code == "INVALID_ARGUMENT"
     assert details.endswith(f"failed: Unexpected error; {port}; found builtins.list")
+
+
+@pytest.mark.parametrize(
+    ("option", "shapes"), [("shape", [(2, 3), (1, 10)]), ("batch_size", [(3, 10), (1, 10)])]
+)
+def test_a_model_is_reshaped(stub: Stub, option: str, shapes: list[tuple[int, int]]) -> None:
+    for shape in shapes:
+        found = ask(stub, request(f"auto_{option}", **{"in": np.ones(shape)}))
+        assert found == {"out": [2.0] * (shape[0] * shape[1])}
+
+
+def test_what_an_auto_batch_leaves_as_it_is(stub: Stub) -> None:
+    code, details = refusal(lambda: ask(stub, request("auto_batch_size", **{"in": ONES[:, :5]})))
+    assert code == "INVALID_ARGUMENT"
+    assert "Invalid shape - Expected: (-1,10); Actual: (1,5)" in details
 
 
 def test_what_the_model_refuses_is_told(stub: Stub) -> None:

@@ -250,6 +250,11 @@ class Servable(ABC):
             raise error
         return write_error(str(error))
 
+    @property
+    def accepted(self) -> Signature:
+        """Inputs that `infer` takes: more than `signature` says, where requests reshape a model."""
+        return self.signature
+
     def outline(self) -> Outline | None:
         """What it is made of; None for what has no parts."""
         return None

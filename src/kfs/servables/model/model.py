@@ -199,6 +199,10 @@ class AutoModel(Model):
             [self._accept(spec) for spec in self.signature.inputs], self.signature.outputs
         )
 
+    @property
+    def accepted(self) -> Signature:
+        return self._accepted
+
     def bind(self, request: Request) -> TensorMap:
         images = {tensor.name for tensor in request.inputs if tensor.datatype == "BYTES"}
         return bind(request, self._accept_images(images) if images else self._accepted)

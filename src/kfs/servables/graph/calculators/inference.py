@@ -149,7 +149,7 @@ def _infer(servable: Servable, tensors: TensorMap, call: CallContext) -> TensorM
             f"{', '.join(sorted(tensors))}"
         )
     try:
-        for spec in servable.signature.inputs:
+        for spec in servable.accepted.inputs:
             tensor = tensors[spec.name]
             check_input(spec, tensor)
             if not isinstance(tensor, StringTensor):
