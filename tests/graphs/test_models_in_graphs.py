@@ -110,6 +110,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     )
     add_graph(site, "to_python", ends(["OVTENSOR:in"], ["OVMS_PY_TENSOR:out"])
               + node(CONVERTER, ["OVTENSOR:in"], ["OVMS_PY_TENSOR:out"], named))  # fmt: skip
+    add_graph(site, "halves_to_python", ends(["in"], ["OVMS_PY_TENSOR:out"]) + session("halve")
+              + inference("halve", {"B": "in"}, {"OVTENSOR": "half"}, B="b", OVTENSOR="a")
+              + node(CONVERTER, ["OVTENSOR:half"], ["OVMS_PY_TENSOR:out"], named))  # fmt: skip
     site.start()
     yield site
     site.stop()
@@ -216,6 +219,7 @@ def converted(stub: Stub, shape: str, datatype: str) -> tuple[str, list[int]]:
 def test_from_python_to_a_tensor(stub: Stub) -> None:
     assert converted(stub, "2", "FP32") == ("FP32", [2])
     assert converted(stub, "2,1,4", "INT8") == ("INT8", [2, 1, 4])
+    assert converted(stub, "4,1", "BF16") == ("BF16", [4, 1])
 
 
 @pytest.mark.parametrize(
@@ -242,3 +246,10 @@ def test_from_a_tensor_to_python(stub: Stub) -> None:
     output = response.outputs[0]
     assert (output.name, output.datatype, list(output.shape)) == ("mine", "INT64", [2, 3])
     assert response.raw_output_contents[0] == data.tobytes()
+
+
+def test_from_bfloat16_to_python(stub: Stub) -> None:
+    answer = stub.ModelInfer(request("halves_to_python", **{"in": ONES}), timeout=30)
+    output = answer.outputs[0]
+    assert (output.name, output.datatype, list(output.shape)) == ("mine", "BF16", [1, 10])
+    assert answer.raw_output_contents[0] == ONES.tobytes()[2:4] * 10, "the upper half of each"

@@ -6,7 +6,7 @@ import numpy as np
 
 from kfs import pyovms
 from kfs._proto import calculator_graph_pb2 as pb
-from kfs.datatypes import DATATYPES
+from kfs.datatypes import BY_NUMPY
 from kfs.errors import Code
 from kfs.servables.graph.calculator import (
     OV_TENSOR,
@@ -22,7 +22,7 @@ from kfs.tensors.arrays import Array, StringTensor, Tensor
 
 _OPTIONS = pb.PyTensorOvTensorConverterCalculatorOptions
 _OV, _PY = "OVTENSOR", "OVMS_PY_TENSOR"
-_BY_NUMPY = {row.numpy: row for row in DATATYPES.values()}
+_BY_NAME = {row.name: row for row in BY_NUMPY.values() if row.itemsize}
 
 
 class PyTensorOvTensorConverterCalculator(Calculator):
@@ -57,18 +57,18 @@ class PyTensorOvTensorConverterCalculator(Calculator):
 
 
 def _to_python(tensor: Tensor, name: str) -> pyovms.Tensor:
-    row = None if isinstance(tensor, StringTensor) else _BY_NUMPY.get(tensor.dtype.str)
-    if row is None or isinstance(tensor, StringTensor):
+    row = None if isinstance(tensor, StringTensor) else BY_NUMPY.get(tensor.dtype.str)
+    if row is None or not row.itemsize or isinstance(tensor, StringTensor):
         found = "STRING" if isinstance(tensor, StringTensor) else str(tensor.dtype)
         raise CalculatorError(
             f"Undefined precision in input tensor: {found}", Code.INVALID_ARGUMENT
         )
-    return pyovms.Tensor(name, tensor.copy(), datatype=row.name)
+    return pyovms.from_server(name, tensor.tobytes(), tensor.shape, row.name)
 
 
 def _from_python(tensor: pyovms.Tensor) -> Array:
-    row = DATATYPES.get(tensor.datatype)
-    if row is None or not row.itemsize:
+    row = _BY_NAME.get(tensor.datatype)
+    if row is None:
         raise CalculatorError(
             f"Undefined precision in input python tensor: {tensor.datatype}", Code.INVALID_ARGUMENT
         )
