@@ -260,6 +260,13 @@ def test_what_is_allowed(tmp_path: Path, text: str) -> None:
     Graph.load("g", path, catalog_of()).unload()
 
 
+@pytest.mark.parametrize("begin", [b"\xef\xbb\xbf", "# Größe\n".encode("latin-1")])
+def test_what_editors_leave_in_a_file(tmp_path: Path, begin: bytes) -> None:
+    path = tmp_path / "graph.pbtxt"
+    path.write_bytes(begin + IN_OUT.encode())
+    Graph.load("g", path, catalog_of()).unload()
+
+
 def test_pools_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "graph.pbtxt"
     path.write_text("# OVMS_GRAPH_QUEUE_MAX_SIZE: 2\n" + IN_OUT)

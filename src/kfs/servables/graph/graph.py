@@ -100,7 +100,8 @@ class Graph(Servable):
             GraphError: the graph cannot be served, in one readable line.
         """
         try:
-            text = path.read_text(encoding="utf-8")
+            # Editors put a mark in front, and comments are in whatever they were written in.
+            text = path.read_text(encoding="utf-8-sig", errors="replace")
         except (OSError, ValueError) as error:
             raise GraphError(f"graph {name}: {path}: {error}") from None
         try:
