@@ -11,6 +11,7 @@ import pytest
 from google.protobuf import text_format
 
 from kfs._proto import calculator_graph_pb2 as pb
+from kfs.errors import Code
 from kfs.servables.base import CallContext
 from kfs.servables.graph import Calculator, CalculatorError, Contract, GraphError, NodeContext
 from kfs.servables.graph.calculator import Setting
@@ -74,6 +75,15 @@ def test_a_frame_around_it() -> None:
 def test_the_middle_of_it() -> None:
     pixels = transform("output_width: 60 output_height: 60 scale_mode: FILL_AND_CROP")
     assert (pixels == FRAME.pixels[:, 15:75]).all()
+
+
+def test_a_line_is_not_made_a_picture_to_be_cut() -> None:
+    options = "output_width: 100 output_height: 100 scale_mode: FILL_AND_CROP"
+    line = np.zeros((1, 1_000_000, 3), np.uint8)
+    with pytest.raises(CalculatorError, match="1x1000000, which becomes 100x100000000") as caught:
+        transform(options, ImageFrame("SRGB", line))
+    assert caught.value.code is Code.INVALID_ARGUMENT
+    assert not transform(options, ImageFrame("SRGB", line[:, :1000])).any()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from kfs.tensors.arrays import Array
+from kfs.tensors.images import max_pixels
 
 
 class Scale(enum.Enum):
@@ -39,6 +40,9 @@ def resize(
 
     Returns:
         The image, and its borders left, top, right and bottom as parts of its size.
+
+    Raises:
+        ValueError: it is so long or so high that it cannot be cut: few pixels would be billions.
     """
     rows, columns, channels = pixels.shape
     if scale is Scale.STRETCH:
@@ -46,6 +50,11 @@ def resize(
     choose = min if scale is Scale.FIT else max
     factor = choose(width / columns, height / rows)
     inner = max(round(rows * factor), 1), max(round(columns * factor), 1)
+    if scale is Scale.CROP and inner[0] * inner[1] > max_pixels():
+        raise ValueError(
+            f"expected an image of at most {max_pixels()} pixels before it is cut; found "
+            f"{rows}x{columns}, which becomes {inner[0]}x{inner[1]}"
+        )
     inner_pixels = _resize(pixels, *inner, nearest=nearest)
     top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
     if scale is Scale.CROP:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kfs._proto import calculator_graph_pb2 as pb
+from kfs.errors import Code
 from kfs.servables.graph.calculator import (
     ANY,
     IMAGE,
@@ -78,10 +79,13 @@ class ImageTransformationCalculator(Calculator):
         if options.constant_padding:
             color = options.padding_color
             border = (color.red, color.green, color.blue)
-        pixels, padding = resize(
-            frame.pixels, height, width, _SCALES[options.scale_mode], border,
-            nearest=options.interpolation_mode == _TRANSFORM.NEAREST,
-        )  # fmt: skip
+        try:
+            pixels, padding = resize(
+                frame.pixels, height, width, _SCALES[options.scale_mode], border,
+                nearest=options.interpolation_mode == _TRANSFORM.NEAREST,
+            )  # fmt: skip
+        except ValueError as error:
+            raise CalculatorError(str(error), Code.INVALID_ARGUMENT) from None
         pixels = np.rot90(pixels, turns)
         if options.flip_vertically:
             pixels = pixels[::-1]
