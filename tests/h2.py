@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import NamedTuple
 
@@ -111,3 +112,35 @@ class Connection:
         traceback: TracebackType | None,
     ) -> None:
         self.socket.close()
+
+
+class SlowReader(Connection):
+    """A connection that takes much at a time by HTTP/2's windows, and little by TCP's."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port, setting(INITIAL_WINDOW_SIZE, MAX_WINDOW))
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        self.send(frame(WINDOW_UPDATE, payload=struct.pack(">I", MAX_WINDOW - 0xFFFF)))
+
+    def last_answer(self, ask: Callable[[], None], stopped: threading.Event) -> int:
+        """The bytes of the last answer on the first stream, of a server which stops.
+
+        More is sent meanwhile, to a connection that gRPC would have closed.
+
+        Args:
+            ask: what makes the server answer; called when it takes no other streams any more.
+            stopped: set when the server has stopped.
+        """
+        is_asked, n_bytes = False, 0
+        for found in self.frames():
+            if found.kind == PING and not found.flags & ACK:
+                self.send(frame(PING, ACK, payload=found.payload))
+            elif found.kind == GOAWAY and found.payload[:4] == struct.pack(">I", 1):
+                is_asked = True
+                ask()
+            elif found.kind == DATA and is_asked:
+                if not n_bytes:
+                    assert not stopped.wait(0.5), "the server waits for its client"
+                    self.send(frame(PING, payload=bytes(8)))
+                n_bytes += len(found.payload)
+        return n_bytes

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
+import h2
+import models
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from conftest import ServeModels, wait_until
+from openvino import opset13 as op
 from wire import Stub, infer_request
 
 from kfs import errors
 from kfs.servables.base import Servable
 from kfs.server.infer import InferHandler
+from kfs.settings import ModelSettings
 
 
 def numbered(number: int, **changes: object) -> object:
@@ -119,3 +126,29 @@ def test_a_stream_has_an_end_whatever_is_raised(
     with pytest.raises(grpc.RpcError) as caught:
         list(stub.stream([numbered(0)]))
     assert caught.value.code() is grpc.StatusCode.INTERNAL
+
+
+def test_the_last_answer_arrives_however_slowly_it_is_read_when_the_server_stops(
+    serve: ServeModels, tmp_path: Path
+) -> None:
+    """Though the client sends more meanwhile, to a connection that gRPC would have closed."""
+    b = models.parameter("b", (1, 1), "f32")
+    models.save(tmp_path / "1", [b], {"a": op.add(b, op.constant(np.ones(400_000, np.float32)))})
+    server = serve(ModelSettings("large", tmp_path))
+    wrong, right = (
+        h2.message(infer_request("large", shape=shape, raw=bytes(4)).SerializeToString())
+        for shape in ((1, 2), (1, 1))
+    )
+    stopped = threading.Event()
+
+    def stop() -> None:
+        server.stop()
+        stopped.set()
+
+    with h2.SlowReader(server.port) as client:
+        client.send(h2.begin_call(1, "ModelStreamInfer"), h2.frame(h2.DATA, 0, 1, wrong))
+        wait_until(lambda: bool(server.catalog.find("large", "").leases))
+        threading.Thread(target=stop).start()
+        last = h2.frame(h2.DATA, h2.END_STREAM, 1, right)
+        assert client.last_answer(lambda: client.send(last), stopped) > 1_600_000
+    assert stopped.wait(30)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -280,28 +278,15 @@ def test_an_answer_arrives_however_slowly_it_is_read_when_the_server_stops() -> 
     held = HeldBack()
     large = bytes(1_500_000)
     peer.answer = lambda data, call: held(data, call) + large
-    with h2.Connection(peer.port, h2.setting(h2.INITIAL_WINDOW_SIZE, h2.MAX_WINDOW)) as client:
-        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-        grown = struct.pack(">I", h2.MAX_WINDOW - 0xFFFF)
+    with h2.SlowReader(peer.port) as client:
         client.send(
-            h2.frame(h2.WINDOW_UPDATE, payload=grown),
             h2.frame(h2.HEADERS, h2.END_HEADERS, 1, h2.call_headers("Do", "test.Test")),
             h2.frame(h2.DATA, h2.END_STREAM, 1, h2.message(b"?")),
         )
         assert held.began.wait(30)
         stopped = peer.begin_to_stop(30)
-        n_bytes = 0
-        for found in client.frames():
-            if found.kind == h2.PING and not found.flags & h2.ACK:
-                client.send(h2.frame(h2.PING, h2.ACK, payload=found.payload))
-            elif found.kind == h2.GOAWAY and found.payload[:4] == struct.pack(">I", 1):
-                held.released.set()  # all is said, and this is the last call
-            elif found.kind == h2.DATA:
-                if not n_bytes:
-                    assert not stopped.wait(1), "the server waits for its client"
-                    client.send(h2.frame(h2.PING, payload=bytes(8)))
-                n_bytes += len(found.payload)
-        assert n_bytes == len(h2.message(b"?" + large))
+        n_bytes = client.last_answer(held.released.set, stopped)
+    assert n_bytes == len(h2.message(b"?" + large))
     assert peer.end(stopped) == 0
     peer.channel.close()
 

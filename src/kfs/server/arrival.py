@@ -13,11 +13,28 @@ import socket
 import stat
 import struct
 import sys
-from contextlib import suppress
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
 from urllib.parse import unquote
 
 # linux/sockios.h: the bytes that the other side has not acknowledged.
 _SIOCOUTQ = 0x5411
+
+# How often to look.
+_POLL_S = 0.005
+
+
+def wait_for_arrival(peer: str, is_awaited: Callable[[], bool]) -> None:
+    """Wait until all has arrived that was written to a client, or the client waits no more.
+
+    Args:
+        peer: the client, as `Arrival` takes it.
+        is_awaited: whether the client still waits.
+    """
+    with closing(Arrival(peer)) as arrival:
+        while is_awaited() and not arrival.is_complete():
+            time.sleep(_POLL_S)
 
 
 class Arrival:

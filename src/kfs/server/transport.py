@@ -23,6 +23,7 @@ from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.errors import ServingError, WireError
 from kfs.servables.base import CallContext
 from kfs.servables.binding import NO_SHARED_MEMORY
+from kfs.server.arrival import wait_for_arrival
 from kfs.server.control import ControlHandler
 from kfs.server.health import MAX_WATCHES, Health
 from kfs.server.infer import InferHandler
@@ -56,11 +57,16 @@ _N_REFLECTORS = 64
 
 @dataclass(frozen=True)
 class Transport:
-    """grpcio's server, its unary calls, and the threads that calls run on."""
+    """grpcio's server, its unary calls, and the threads that calls run on.
+
+    Attributes:
+        stopping: set while the server stops; streams look at it.
+    """
 
     server: grpc.Server
     unary_calls: tuple[UnaryCalls, ...]
     threads: tuple[CallThreads, ...]
+    stopping: threading.Event
 
     def start(self) -> None:
         """Take calls, on every address that has been bound."""
@@ -77,9 +83,10 @@ class Transport:
         Returns:
             How many calls are stuck, in a handler for instance, and hold their threads.
         """
-        with ExitStack() as stopping:
+        self.stopping.set()
+        with ExitStack() as stack:
             for calls in self.unary_calls:
-                stopping.enter_context(calls.stopping())
+                stack.enter_context(calls.stopping())
             stopped = self.server.stop(grace_s)
         stopped.wait()
         for calls in self.unary_calls:
@@ -117,7 +124,9 @@ def make_server(
         # Questions are answered, however many inferences are under way.
         UnaryCalls(server, _control_methods(control), control_threads(), MAX_CONTROL_THREADS - 1),
     )
-    handlers = {"ModelStreamInfer": _stream_method(infer, settings.max_streams, stream_threads)}
+    stopping = threading.Event()
+    streams = _stream_method(infer, settings.max_streams, stream_threads, stopping)
+    handlers = {"ModelStreamInfer": streams}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     # Registered methods spare the lookup among generic handlers at every call.
     server.add_registered_method_handlers(SERVICE, handlers)
@@ -125,9 +134,8 @@ def make_server(
     services = (SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)
     reflection.enable_server_reflection(services, server, pool=_reflection_pool())
     server.add_generic_rpc_handlers((_UnknownMethods(),))  # asked last
-    return Transport(
-        server, unary_calls, (threads, stream_threads, reflection_threads, health.threads)
-    )
+    all_threads = (threads, stream_threads, reflection_threads, health.threads)
+    return Transport(server, unary_calls, all_threads, stopping)
 
 
 class _UnknownMethods(grpc.GenericRpcHandler):
@@ -226,9 +234,15 @@ def _call_context(context: grpc.ServicerContext) -> CallContext:
 class _Sink:
     """The answers of one stream, from whatever thread has one."""
 
-    def __init__(self, context: grpc.ServicerContext, send: Callable[[bytes | None], None]) -> None:
+    def __init__(
+        self,
+        context: grpc.ServicerContext,
+        send: Callable[[bytes | None], None],
+        stopping: threading.Event,
+    ) -> None:
         self._context = context
         self._send = send
+        self._stopping = stopping
         self._sending = threading.Lock()
         self._has_ended = False
 
@@ -254,10 +268,15 @@ class _Sink:
 
     def _end(self) -> None:
         self._has_ended = True
+        if self._stopping.is_set():
+            # The end of the last call is that of its connection.
+            wait_for_arrival(self._context.peer(), self._context.is_active)
         self._send(None)
 
 
-def _stream_method(handler: InferHandler, max_streams: int, stream_threads: CallThreads) -> Handler:
+def _stream_method(
+    handler: InferHandler, max_streams: int, stream_threads: CallThreads, stopping: threading.Event
+) -> Handler:
     """Raw bytes in and out: gRPC is not told how to parse, the handler reads by itself."""
     slots = threading.BoundedSemaphore(max_streams)
 
@@ -266,7 +285,7 @@ def _stream_method(handler: InferHandler, max_streams: int, stream_threads: Call
         context: grpc.ServicerContext,
         send: Callable[[bytes | None], None],
     ) -> None:
-        sink = _Sink(context, send)
+        sink = _Sink(context, send, stopping)
         if not slots.acquire(blocking=False):
             sink.fail(ServingError(errors.TOO_MANY_STREAMS, f"{max_streams} are open"))
             return

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined]
 from kfs import errors
 from kfs.errors import ServingError
 from kfs.servables.base import CallContext
-from kfs.server.arrival import Arrival
+from kfs.server.arrival import wait_for_arrival
 from kfs.server.status import GrpcStatus, status_of
 from kfs.server.threads import CallThreads
 from kfs.server.turns import Turn, Turns
@@ -30,9 +30,6 @@ _NO_FLAGS = 0
 
 # How often to look whether the server has stopped.
 _POLL_S = 0.5
-
-# How often to look whether an answer has arrived, when the server is told to stop.
-_ARRIVAL_POLL_S = 0.005
 
 # A call whose message has not come for so long goes for another, once too many are under way.
 _PATIENCE_S = 1.0
@@ -237,9 +234,7 @@ class _Call:
 
     def _end_arrived(self, end: Any) -> None:
         """End the call once its answer has arrived, or nobody waits for it any more."""
-        with closing(Arrival(self._call.peer().decode())) as arrival:
-            while not (arrival.is_complete() or self._is_cancelled):
-                time.sleep(_ARRIVAL_POLL_S)
+        wait_for_arrival(self._call.peer().decode(), self.is_active)
         self._start([end], self._note_sent)
 
     def _note_sent(self, event: _Event, turn: Turn) -> None:
