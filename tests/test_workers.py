@@ -33,6 +33,7 @@ from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.cli import cli
 from kfs.cli.signals import end_signals
 from kfs.cli.workers import run_workers
+from kfs.digits import MODEL_NAME
 from kfs.metrics.families import DEFAULT
 
 KFS_FAST = [sys.executable, "-c", "from kfs.cli import main; main()"]
@@ -164,6 +165,7 @@ def test_a_worker_that_dies_is_started_again(start: Callable[..., Running], site
     victim, other = running.workers()
     victim.kill()
     running.wait_for("ended with exit code -9")
+    assert running.is_ready(), "there is another one"
     wait_until(lambda: running.is_ready() and len(running.workers()) == 2)
     assert victim.pid not in [worker.pid for worker in running.workers()]
     assert other.pid in [worker.pid for worker in running.workers()]
@@ -226,6 +228,7 @@ if __name__ == "__main__":
         grpc_bind_address=("127.0.0.1",), poll_wait_s=0.001, drain_s=int(sys.argv[1]),
     )
     workers._END_S = float(sys.argv[2])
+    workers._MIN_BACKOFF_S = 0.01
     with end_signals() as end:
         sys.exit(workers.run_workers(settings, end, set_up))
 """
@@ -272,6 +275,40 @@ def test_workers_end_when_their_supervisor_is_gone_while_they_load(tmp_path: Pat
         running.process.kill()
         _, alive = psutil.wait_procs(workers, timeout=60)
         assert not alive
+
+
+#: Each worker says so and waits for a file before it loads.
+LOADS_LATE = """
+import logging, pathlib, sys, time
+from kfs.repository.repository import Repository
+
+logging.basicConfig(level="INFO", stream=sys.stdout)
+load = Repository.load
+
+def load_late(repository):
+    while not pathlib.Path({!r}).exists():
+        print("waits", flush=True)
+        time.sleep(0.1)
+    load(repository)
+
+Repository.load = load_late
+"""
+
+
+def test_a_worker_that_is_started_again_takes_no_calls_before_it_has_loaded(tmp_path: Path) -> None:
+    loads = tmp_path / "loads"
+    loads.touch()
+    with supervisor(tmp_path, LOADS_LATE.format(str(loads)), drain_s=5, end_s=5) as running:
+        wait_until(lambda: running.has_said("kfs.workers:Ready"))
+        loads.unlink()
+        children(running)[0].kill()
+        wait_until(lambda: running.has_said("waits"))
+        for _ in range(20):  # on connections of their own, which any worker may have taken
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            with grpc.insecure_channel(f"127.0.0.1:{running.port}", options) as channel:
+                assert Stub(channel).ModelReady(pb.ModelReadyRequest(name=MODEL_NAME)).ready
+        loads.touch()
+        wait_until(lambda: running.log.read_text().count("Started gRPC server on port") == 3)
 
 
 def test_workers_that_read_nothing_keep_their_supervisor_from_nothing(tmp_path: Path) -> None:

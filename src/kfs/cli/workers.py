@@ -2,8 +2,9 @@
 
 Each worker is a whole server; the kernel spreads connections over them. The supervisor reserves
 the port, tells all workers at the same time to look for changes, offers the HTTP port with the
-metrics of all, starts a worker anew that died, and passes the end on. A worker whose supervisor is
-gone drains and ends.
+metrics of all, starts a worker anew that died, and passes the end on. One that is started anew
+opens its port when it has loaded, as the others go on meanwhile. A worker whose supervisor is gone
+drains and ends.
 """
 
 from __future__ import annotations
@@ -93,13 +94,17 @@ class _Worker:
         self._process: BaseProcess | None = None
         self.link: Connection | None = None
 
-    def start(self, settings: ServerSettings, set_up: Callable[[], None]) -> None:
+    def start(
+        self, settings: ServerSettings, set_up: Callable[[], None], *, loads_first: bool
+    ) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would copy locks that are held
         self.link, theirs = context.Pipe()
         self._is_polling = False
         self.started = time.monotonic()
         self._process = context.Process(
-            target=_work, args=(settings, theirs, set_up), name=f"worker-{self.number}"
+            target=_work,
+            args=(settings, theirs, set_up, loads_first),
+            name=f"worker-{self.number}",
         )
         self._process.start()
         theirs.close()  # so that the end of the worker is the end of the link
@@ -164,8 +169,8 @@ class _Supervisor:
         self._was_ready = False
 
     def is_ready(self) -> bool:
-        """Whether all workers are; one that died may come again before anyone asks."""
-        return all(worker.is_ready for worker in self._workers)
+        """Whether all workers were, and not all have died since."""
+        return self._was_ready and any(worker.is_ready for worker in self._workers)
 
     def run(self, end: End) -> None:
         """Start the workers and watch over them until the end is told.
@@ -198,7 +203,8 @@ class _Supervisor:
 
     def _start(self, worker: _Worker) -> None:
         # All look for changes when they are told to, at the same time.
-        worker.start(replace(self._settings, poll_wait_s=0, rest_port=None), self._set_up)
+        settings = replace(self._settings, poll_wait_s=0, rest_port=None)
+        worker.start(settings, self._set_up, loads_first=self._was_ready)
 
     def _wait(self, end: End, look: float | None) -> list[Any]:
         times = [worker.due for worker in self._workers if worker.link is None]
@@ -221,7 +227,7 @@ class _Supervisor:
             worker.has_polled()
         elif word == _READY:
             worker.is_ready = True
-            if not self._was_ready and self.is_ready():
+            if not self._was_ready and all(other.is_ready for other in self._workers):
                 self._was_ready = True
                 _log.info("Ready")
         elif not self._was_ready:
@@ -230,16 +236,23 @@ class _Supervisor:
             _log.error("Worker %d cannot start: %s", worker.number, word)
 
 
-def _work(settings: ServerSettings, supervisor: Connection, set_up: Callable[[], None]) -> None:
-    """The life of a worker."""
+def _work(
+    settings: ServerSettings, supervisor: Connection, set_up: Callable[[], None], loads_first: bool
+) -> None:
+    """The life of a worker.
+
+    Args:
+        loads_first: whether the port is to be opened only then, since others serve what is asked.
+    """
     set_up()
     share_cores(settings.n_workers)
     server = None
     with end_signals() as end:
         try:
             server = Server(settings, settings.metrics)
-            server.start()
-            _serve(server, begin_load(server, end), supervisor, end)
+            if not loads_first:
+                server.start()
+            _serve(server, begin_load(server, end), supervisor, end, starts=loads_first)
         except (StartError, ModelLoadError, ConfigError) as error:
             _tell(supervisor, str(error))
             if server is not None:
@@ -248,11 +261,17 @@ def _work(settings: ServerSettings, supervisor: Connection, set_up: Callable[[],
         leave_stuck(server.stop())
 
 
-def _serve(server: Server, loading: Future[None], supervisor: Connection, end: End) -> None:
+def _serve(
+    server: Server, loading: Future[None], supervisor: Connection, end: End, *, starts: bool
+) -> None:
     """Do what the supervisor says, until the end.
+
+    Args:
+        starts: whether the server is to be started once it has loaded.
 
     Raises:
         ModelLoadError, ConfigError: from `loading`.
+        StartError: as `Server.start`.
     """
     looker = Helpers(1)  # a look may hang, too
     is_ready = False
@@ -264,6 +283,8 @@ def _serve(server: Server, loading: Future[None], supervisor: Connection, end: E
     while not end.has_come():
         if loading.done() and not is_ready:  # after the news of it was read, which comes once
             loading.result()
+            if starts:
+                server.start()
             is_ready = True
             _tell(supervisor, _READY)
         if supervisor not in wait([supervisor, end.news]):
