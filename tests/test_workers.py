@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -295,13 +296,21 @@ Repository.load = load_late
 """
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of another process are set")
 def test_a_worker_that_is_started_again_takes_no_calls_before_it_has_loaded(tmp_path: Path) -> None:
+    """And is started though the system had no room for it at first."""
     loads = tmp_path / "loads"
     loads.touch()
     with supervisor(tmp_path, LOADS_LATE.format(str(loads)), drain_s=5, end_s=5) as running:
         wait_until(lambda: running.has_said("kfs.workers:Ready"))
         loads.unlink()
+        pid = running.process.pid
+        n_open = psutil.Process(pid).num_fds()
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (n_open, before[1]))
         children(running)[0].kill()
+        wait_until(lambda: running.has_said("cannot be started: Too many open files"))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
         wait_until(lambda: running.has_said("waits"))
         for _ in range(20):  # on connections of their own, which any worker may have taken
             options = [("grpc.use_local_subchannel_pool", 1)]

@@ -97,17 +97,26 @@ class _Worker:
     def start(
         self, settings: ServerSettings, set_up: Callable[[], None], *, loads_first: bool
     ) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would copy locks that are held
-        self.link, theirs = context.Pipe()
-        self._is_polling = False
+        """
+        Raises:
+            OSError: the system has no room for it.
+        """
         self.started = time.monotonic()
-        self._process = context.Process(
+        context = multiprocessing.get_context("spawn")  # a fork would copy locks that are held
+        link, theirs = context.Pipe()
+        process = context.Process(
             target=_work,
             args=(settings, theirs, set_up, loads_first),
             name=f"worker-{self.number}",
         )
-        self._process.start()
-        theirs.close()  # so that the end of the worker is the end of the link
+        with theirs:  # closed here, so that the end of the worker is the end of the link
+            try:
+                process.start()
+            except OSError:
+                link.close()
+                raise
+        self.link, self._process = link, process
+        self._is_polling = False
 
     def poll(self) -> None:
         """Tell it to look for changes, unless it is still about something else.
@@ -133,12 +142,15 @@ class _Worker:
 
     def bury(self) -> None:
         """Take note of its end, and choose when to start it again."""
-        code = self._end(_END_S)
+        self.put_off(f"ended with exit code {self._end(_END_S)}")
+
+    def put_off(self, reason: str) -> None:
+        """Choose when to start it again."""
         young = time.monotonic() - self.started < _YOUNG_S
         self._backoff_s = min(2 * self._backoff_s, _MAX_BACKOFF_S) if young else _MIN_BACKOFF_S
         self.due = time.monotonic() + self._backoff_s
-        _log.error("Worker %d ended with exit code %s; starting it again in %g s",
-                   self.number, code, self._backoff_s)  # fmt: skip
+        _log.error("Worker %d %s; starting it again in %g s",
+                   self.number, reason, self._backoff_s)  # fmt: skip
 
     def stop(self, deadline: float) -> None:
         if self._process is not None:
@@ -204,7 +216,13 @@ class _Supervisor:
     def _start(self, worker: _Worker) -> None:
         # All look for changes when they are told to, at the same time.
         settings = replace(self._settings, poll_wait_s=0, rest_port=None)
-        worker.start(settings, self._set_up, loads_first=self._was_ready)
+        try:
+            worker.start(settings, self._set_up, loads_first=self._was_ready)
+        except OSError as error:
+            reason = f"cannot be started: {error.strerror}"
+            if not self._was_ready:
+                raise StartError(f"worker {worker.number} {reason}") from None
+            worker.put_off(reason)
 
     def _wait(self, end: End, look: float | None) -> list[Any]:
         times = [worker.due for worker in self._workers if worker.link is None]
