@@ -366,16 +366,18 @@ def test_a_model_that_cannot_be_loaded_ends_the_start(tmp_path: Path) -> None:
     assert str(tmp_path / "nowhere") in done.stderr
 
 
-def test_a_port_that_is_taken_ends_the_start() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_port_that_is_taken_ends_the_start(
+    is_shared: bool, capsys: pytest.CaptureFixture[str], signals_as_before: None
+) -> None:
+    """Also by a server that would share it, as the workers of another one."""
+    taken = socket.create_server(("127.0.0.1", 0), reuse_port=is_shared)
+    with taken, end_signals() as end:
         port = taken.getsockname()[1]
-        done = subprocess.run(
-            [*KFS_FAST, "serve", "--workers", "2", "--port", str(port),
-             "--grpc_bind_address", "127.0.0.1"],
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-    assert done.returncode == 1
-    assert f"kfs-fast: cannot listen on 127.0.0.1:{port}: Address already in use" in done.stderr
+        settings = replace(loopback(), port=port, n_workers=2)
+        assert run_workers(settings, end, lambda: None) == 1
+    told = f"kfs-fast: cannot listen on 127.0.0.1:{port}: Address already in use"
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("signals_as_before")

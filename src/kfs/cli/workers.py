@@ -353,19 +353,33 @@ def _reserved_port(settings: ServerSettings) -> Iterator[int]:
         ListenError: it is taken, or an address is not of this machine.
     """
     port = settings.port
+    for host in settings.grpc_bind_address:
+        # Workers of another server would share theirs. Who has gone does not matter.
+        _bound(host, port, socket.SO_REUSEADDR).close()
     with ExitStack() as stack:
         for host in settings.grpc_bind_address:
-            try:
-                family, kind, protocol, _, address = socket.getaddrinfo(
-                    host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-                )[0]
-                # Bound and not listening, it takes no connections away from the workers.
-                reserved = stack.enter_context(socket.socket(family, kind, protocol))
-                reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                reserved.bind(address)
-            except OSError as error:
-                raise ListenError(f"cannot listen on {host}:{port}: {error.strerror}") from None
-            except UnicodeError:  # a label of more than 63 characters, for instance
-                raise ListenError(f"cannot listen on {host}:{port}: this is no host name") from None
+            # Bound and not listening, it takes no connections away from the workers.
+            reserved = stack.enter_context(_bound(host, port, socket.SO_REUSEPORT))
             port = reserved.getsockname()[1]
         yield port
+
+
+def _bound(host: str, port: int, option: int) -> socket.socket:
+    """
+    Raises:
+        ListenError: it is taken, or the address is not of this machine.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with ExitStack() as stack:
+            bound = stack.enter_context(socket.socket(family, kind, protocol))
+            bound.setsockopt(socket.SOL_SOCKET, option, 1)
+            bound.bind(address)
+            stack.pop_all()
+    except OSError as error:
+        raise ListenError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+    except UnicodeError:  # a label of more than 63 characters, for instance
+        raise ListenError(f"cannot listen on {host}:{port}: this is no host name") from None
+    return bound
