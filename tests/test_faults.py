@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import shutil
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -78,6 +79,28 @@ def test_what_cannot_be_looked_at_is_served_as_it_was(site: Site) -> None:
     site.poll()
     assert site.server.catalog.entry("m").error is None
     assert ask(stub, "m") == 1
+
+
+def test_the_http_port_waits_for_a_descriptor(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """Without filling a core and the log meanwhile."""
+    site.start(rest_port=0)
+    assert site.server
+    assert site.server.rest_port
+
+    def told() -> list[str]:
+        return [each.getMessage() for each in caplog.records if each.threadName == "side-port"]
+
+    with socket.socket() as client:
+        with without_descriptors():
+            client.connect(("127.0.0.1", site.server.rest_port))
+            client.sendall(b"GET /v2/health/live HTTP/1.1\r\n\r\n")
+            wait_until(lambda: bool(told()))
+            client.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                client.recv(1)
+        client.settimeout(10)
+        assert client.recv(1000).startswith(b"HTTP/1.1 200 OK")
+    assert told() == ["The HTTP port takes no connection: Too many open files"]
 
 
 def test_a_link_to_itself_in_the_folder_of_a_model_is_nothing_to_it(site: Site) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,12 +16,18 @@ from waitress.wasyncore import close_all
 from kfs.metrics.registry import CONTENT_TYPE
 from kfs.server.transport import ListenError
 
+_log = logging.getLogger("kfs.server")
+
 # Probes and a scraper or two.
 _N_THREADS = 2
 _MAX_CONNECTIONS = 200
 _IDLE_S = 30
 _MAX_REQUEST_NBYTES = 16_384
 _ONLY_GET = b'{"error": "Only GET; inference and the rest of the API are on the gRPC port"}'
+
+# What the system says when it has no room for a connection, and how long to leave it alone then.
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_REST_S = 0.1
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
@@ -53,6 +62,8 @@ class SidePort:
         for host in hosts:
             # Port 0 takes a free one; the other addresses then get the same.
             port = self._listen(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        for listening in self._listening():
+            listening.accept = _Accept(listening.accept)
         self._waker = trigger(self._sockets)
         self._thread = threading.Thread(target=self._server.run, name="side-port", daemon=True)
         self._thread.start()
@@ -77,11 +88,11 @@ class SidePort:
                 f"cannot listen on {address} for HTTP: is the port in use, or the address not "
                 "of this machine?"
             ) from None
-        # A name may stand for several addresses, each with a socket.
-        listening: list[Any] = [
-            part for part in self._sockets.values() if isinstance(part, TcpWSGIServer)
-        ]
-        return int(listening[-1].effective_port)
+        return int(self._listening()[-1].effective_port)
+
+    def _listening(self) -> list[Any]:
+        """A name may stand for several addresses, each with a socket."""
+        return [part for part in self._sockets.values() if isinstance(part, TcpWSGIServer)]
 
     def stop(self) -> None:
         if self._thread is not None:
@@ -110,3 +121,25 @@ class SidePort:
                 return "200 OK", "application/json", b'{"ready": true}'
             return "503 Service Unavailable", "application/json", b'{"ready": false}'
         return "404 Not Found", "application/json", b'{"error": "Invalid request URL"}'
+
+
+class _Accept:
+    """Takes a connection where there is room for one; it would be tried at once again otherwise."""
+
+    def __init__(self, accept: Callable[[], Any]) -> None:
+        self._accept = accept
+        self._is_told = False
+
+    def __call__(self) -> Any:
+        try:
+            taken = self._accept()
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            if not self._is_told:
+                _log.warning("The HTTP port takes no connection: %s", error.strerror)
+            self._is_told = True
+            time.sleep(_REST_S)
+            return None
+        self._is_told = False
+        return taken
