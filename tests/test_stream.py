@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,6 +81,19 @@ def test_each_answer_comes_before_the_next_request(stub: Stub) -> None:
     for number in range(5):
         requests.put(numbered(number))
         assert next(answers).infer_response.id == str(number)
+    requests.put(None)
+    assert list(answers) == []
+
+
+def test_who_sets_the_clock_ends_no_stream(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: queue.SimpleQueue[object] = queue.SimpleQueue()
+    answers = stub.stream(iter(requests.get, None))
+    requests.put(numbered(0))
+    assert next(answers).infer_response.id == "0"
+    clock = time.time
+    monkeypatch.setattr(time, "time", lambda: clock() + 3600)
+    requests.put(numbered(1))
+    assert next(answers).infer_response.id == "1"
     requests.put(None)
     assert list(answers) == []
 

@@ -200,6 +200,24 @@ def test_more_calls_than_may_be_under_way_are_refused(peer: Peer) -> None:
     assert peer.ask() == b"?"
 
 
+@pytest.mark.parametrize("jump_s", [-3600, 3600])
+def test_who_sets_the_clock_changes_no_deadline(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch, jump_s: float
+) -> None:
+    remaining: list[float | None] = []
+    peer.answer = lambda data, call: remaining.append(call.time_remaining_s()) or data
+    headers = h2.call_headers("Do", "test.Test") + h2.header("grpc-timeout", "30S")
+    with h2.Connection(peer.port) as client:
+        client.send(h2.frame(h2.HEADERS, h2.END_HEADERS, 1, headers))
+        wait_until(lambda: peer.calls._n_calls == 1)
+        clock = time.time
+        monkeypatch.setattr(time, "time", lambda: clock() + jump_s)
+        client.send(h2.frame(h2.DATA, h2.END_STREAM, 1, h2.message(b"?")))
+        client.wait_for_end(1)
+    assert remaining[0]
+    assert 0 < remaining[0] <= 30
+
+
 @contextmanager
 def half_open(peer: Peer, number: int) -> Iterator[list[grpc.Future]]:
     """Calls whose message does not come; in the end they are closed without one."""

@@ -21,8 +21,8 @@ from kfs import errors
 from kfs._fast.wire import check_strings
 from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.errors import ServingError, WireError
-from kfs.servables.base import CallContext
 from kfs.servables.binding import NO_SHARED_MEMORY
+from kfs.servables.base import CallContext, NewContext
 from kfs.server.arrival import wait_for_arrival
 from kfs.server.control import ControlHandler
 from kfs.server.health import MAX_WATCHES, Health
@@ -225,10 +225,11 @@ def _reflection_pool() -> DescriptorPool:
     return pool
 
 
-def _call_context(context: grpc.ServicerContext) -> CallContext:
+def _new_contexts(context: grpc.ServicerContext) -> NewContext:
+    # It comes by `time.time`, which jumps when somebody sets the clock.
     remaining_s = context.time_remaining()
     deadline = None if remaining_s is None else time.monotonic() + remaining_s
-    return CallContext(context.is_active, deadline)
+    return lambda: CallContext(context.is_active, deadline)
 
 
 class _Sink:
@@ -290,7 +291,7 @@ def _stream_method(
             sink.fail(ServingError(errors.TOO_MANY_STREAMS, f"{max_streams} are open"))
             return
         try:
-            handler.stream(messages, lambda: _call_context(context), sink)
+            handler.stream(messages, _new_contexts(context), sink)
         except BaseException as error:
             # Without an end of the call, the client would wait for one for good.
             # A client that has gone ends the iteration over its messages with an error.

@@ -170,7 +170,9 @@ class _Call:
         self._answer = answer
         self._calls = calls
         self._call = event.call
-        self._deadline: float = event.call_details.deadline  # by `time.time`
+        # It comes by `time.time`, which jumps when somebody sets the clock.
+        remaining_s = max(event.call_details.deadline - time.time(), 0.0)
+        self._deadline = time.monotonic() + remaining_s
         self._is_cancelled = False
         #: Events that are still to come: of the call's end, of the answer, of the message if any.
         self._n_due = 2
@@ -213,8 +215,7 @@ class _Call:
             turn.do(lambda: self._respond(data, turn))
 
     def _respond(self, data: bytes, turn: Turn) -> None:
-        deadline = time.monotonic() + max(self._deadline - time.time(), 0.0)
-        context = CallContext(self.is_active, deadline, turn.pass_on)
+        context = CallContext(self.is_active, self._deadline, turn.pass_on)
         try:
             self._send(self._answer(data, context), _OK)
         except BaseException as error:  # SystemExit, for instance, of a node in Python
