@@ -34,12 +34,33 @@ def test_it_has_once_the_client_took_it(
             peer = name.format(client.getsockname()[1])
             with closing(Arrival(peer)) as arrival:
                 assert arrival.is_complete()
-                connection.setblocking(False)
-                with suppress(BlockingIOError):
-                    while True:
-                        connection.send(bytes(1 << 20))
+            fill(connection)
+            with closing(Arrival(peer)) as arrival:
                 assert not arrival.is_complete()
                 wait_until(lambda: client.recv(1 << 20) and arrival.is_complete())
+
+
+def test_what_is_written_meanwhile_is_not_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        with client, server.accept()[0] as connection:
+            fill(connection)
+            with closing(Arrival(f"ipv4:127.0.0.1:{client.getsockname()[1]}")) as arrival:
+
+                def has_arrived() -> bool:
+                    client.recv(1 << 20)
+                    fill(connection)
+                    return arrival.is_complete()
+
+                wait_until(has_arrived)
+
+
+def fill(connection: socket.socket) -> None:
+    """Write as much as the system takes while nobody reads."""
+    connection.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            connection.send(bytes(1 << 20))
 
 
 def test_of_who_cannot_be_found_nothing_is_waited_for(tmp_path: Path) -> None:

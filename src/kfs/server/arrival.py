@@ -20,6 +20,8 @@ from urllib.parse import unquote
 
 # linux/sockios.h: the bytes that the other side has not acknowledged.
 _SIOCOUTQ = 0x5411
+# linux/tcp.h: where tcp_info has how many it ever acknowledged.
+_ACKNOWLEDGED = slice(120, 128)
 
 # How often to look.
 _POLL_S = 0.005
@@ -38,7 +40,7 @@ def wait_for_arrival(peer: str, is_awaited: Callable[[], bool]) -> None:
 
 
 class Arrival:
-    """What tells whether all has arrived that was written to a client; to be closed.
+    """What tells whether all has arrived that was written to a client by now; to be closed.
 
     Args:
         peer: the client, as gRPC calls it: `ipv4:127.0.0.1:1234` or `ipv6:%5B::1%5D:1234`.
@@ -46,6 +48,10 @@ class Arrival:
 
     def __init__(self, peer: str) -> None:
         self._connection = _find(peer) if sys.platform == "linux" else None
+        # What other calls write meanwhile is not waited for, which may be without an end.
+        self._goal = 0
+        if self._connection is not None:
+            self._goal = _n_outstanding(self._connection) + _n_acknowledged(self._connection)
 
     def is_complete(self) -> bool:
         """Whether it has; also where nothing can be told.
@@ -54,13 +60,25 @@ class Arrival:
         """
         if self._connection is None:
             return True
-        answer = fcntl.ioctl(self._connection, _SIOCOUTQ, struct.pack("i", 0))
-        return not struct.unpack("i", answer)[0]
+        return (
+            not _n_outstanding(self._connection) or _n_acknowledged(self._connection) >= self._goal
+        )
 
     def close(self) -> None:
         """Give the descriptor back; the connection itself goes on."""
         if self._connection is not None:
             self._connection.close()
+
+
+def _n_outstanding(connection: socket.socket) -> int:
+    answer = fcntl.ioctl(connection, _SIOCOUTQ, struct.pack("i", 0))
+    return int(struct.unpack("i", answer)[0])
+
+
+def _n_acknowledged(connection: socket.socket) -> int:
+    """Bytes; always 0 where the kernel does not count them."""
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKNOWLEDGED.stop)
+    return int.from_bytes(info[_ACKNOWLEDGED], sys.byteorder)
 
 
 def _find(peer: str) -> socket.socket | None:
