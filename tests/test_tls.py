@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -150,6 +151,29 @@ def test_broken_new_certificates_leave_the_old_ones_in_use(
         assert is_live(server.port, files.ca)
         assert "The certificates in use stay" in caplog.text
         files.issue()
+        assert is_live(server.port, files.ca)
+
+
+def test_new_certificates_are_used_once_they_can_be_read(
+    files: Files, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The owner of a file may be set after it was written, for instance."""
+    with Server(files.settings()) as server:
+        old = files.folder / "old.pem"
+        old.write_bytes(files.ca.read_bytes())
+        files.issue()
+        read = Path.read_bytes
+
+        def refuse(path: Path) -> bytes:
+            if path == files.key:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return read(path)
+
+        monkeypatch.setattr(Path, "read_bytes", refuse)
+        assert is_live(server.port, old)
+        assert is_live(server.port, old)
+        assert caplog.text.count("Permission denied") == 1
+        monkeypatch.undo()
         assert is_live(server.port, files.ca)
 
 

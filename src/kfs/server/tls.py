@@ -60,6 +60,7 @@ class _Reloader:
         self._files = files
         self._lock = threading.Lock()
         self._stamp = _stamp(files)
+        self._fault = ""
         self.first = _read(files)
 
     def changed(self) -> grpc.ServerCertificateConfiguration | None:
@@ -67,12 +68,15 @@ class _Reloader:
             stamp = _stamp(self._files)
             if stamp == self._stamp:
                 return None
-            self._stamp = stamp
             try:
                 configuration = _read(self._files)
             except TlsError as error:
-                _log.error("The certificates in use stay, the new ones are broken: %s", error)
+                # They are tried again each time: they may not be readable yet, for instance.
+                if str(error) != self._fault:
+                    _log.error("The certificates in use stay, the new ones are broken: %s", error)
+                self._fault = str(error)
                 return None
+            self._stamp, self._fault = stamp, ""
         _log.info("Certificates were read again from %s", self._files.certificate)
         return configuration
 
