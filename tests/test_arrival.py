@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -53,6 +53,25 @@ def test_what_is_written_meanwhile_is_not_waited_for() -> None:
                     return arrival.is_complete()
 
                 wait_until(has_arrived)
+
+
+def test_the_descriptors_are_looked_at_once_for_many_clients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There may be thousands, and as many calls that end together."""
+    looks: list[object] = []
+    peers: list[str] = []
+    look = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: looks.append(path) or look(path))
+    with ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        for _ in range(20):
+            client = stack.enter_context(socket.create_connection(server.getsockname()))
+            fill(stack.enter_context(server.accept()[0]))
+            peers.append(f"ipv4:127.0.0.1:{client.getsockname()[1]}")
+        arrivals = [stack.enter_context(closing(Arrival(peer))) for peer in peers]
+        assert not any(arrival.is_complete() for arrival in arrivals)
+    assert looks.count("/proc/self/fd") == 1
 
 
 def fill(connection: socket.socket) -> None:

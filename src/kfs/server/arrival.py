@@ -13,9 +13,10 @@ import socket
 import stat
 import struct
 import sys
+import threading
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from urllib.parse import unquote
 
 # linux/sockios.h: the bytes that the other side has not acknowledged.
@@ -25,6 +26,8 @@ _ACKNOWLEDGED = slice(120, 128)
 
 # How often to look.
 _POLL_S = 0.005
+
+_Client = tuple[str, int]  # its address and its port
 
 
 def wait_for_arrival(peer: str, is_awaited: Callable[[], bool]) -> None:
@@ -84,18 +87,47 @@ def _n_acknowledged(connection: socket.socket) -> int:
 def _find(peer: str) -> socket.socket | None:
     """The connection with the client, by a descriptor of our own."""
     kind, _, address = peer.partition(":")
-    host, _, port = unquote(address).rpartition(":")
     if kind not in ("ipv4", "ipv6"):
         return None
-    for number in _descriptors():
-        with suppress(OSError):  # closed meanwhile
-            if not stat.S_ISSOCK(os.fstat(number).st_mode):
-                continue
-            found = socket.socket(fileno=os.dup(number))
-            if _peer_of(found) == (_plain(host), int(port)):
-                return found
-            found.close()
-    return None
+    host, _, port = unquote(address).rpartition(":")
+    return _connections.find((_plain(host), int(port)))
+
+
+class _Connections:
+    """Those of this process, by their clients.
+
+    All of them are looked at once for many calls: when the server stops, each may have one.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._numbers: dict[_Client, int] = {}
+
+    def find(self, client: _Client) -> socket.socket | None:
+        with self._lock:
+            found = self._take(client)
+            if found is None:
+                # The lowest counts: others are those that such calls have for a while.
+                numbers = sorted(_descriptors(), reverse=True)
+                seen = ((_client_of(number), number) for number in numbers)
+                self._numbers = {client: number for client, number in seen if client is not None}
+                found = self._take(client)
+        return found
+
+    def _take(self, client: _Client) -> socket.socket | None:
+        if client not in self._numbers:
+            return None
+        try:
+            ours = os.dup(self._numbers[client])
+        except OSError:  # closed meanwhile, or there is none left
+            return None
+        if _client_of(ours) != client:
+            os.close(ours)
+            return None
+        return socket.socket(fileno=ours)
+
+
+_connections = _Connections()
 
 
 def _descriptors() -> list[int]:
@@ -105,13 +137,22 @@ def _descriptors() -> list[int]:
         return []
 
 
-def _peer_of(connection: socket.socket) -> tuple[str, int] | None:
-    if connection.family not in (socket.AF_INET, socket.AF_INET6):
+def _client_of(number: int) -> _Client | None:
+    """Who is at the other end of what a descriptor stands for, if that is a connection."""
+    try:
+        if not stat.S_ISSOCK(os.fstat(number).st_mode):
+            return None
+        connection = socket.socket(fileno=number)
+    except OSError:  # closed meanwhile
         return None
     try:
+        if connection.family not in (socket.AF_INET, socket.AF_INET6):
+            return None
         host, port = connection.getpeername()[:2]
     except OSError:  # it listens
         return None
+    finally:
+        connection.detach()
     return _plain(host), port
 
 
