@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import queue
 import re
 import resource
 import shutil
@@ -194,10 +195,17 @@ def test_running_calls_finish_when_the_server_stops(
     with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
         stub = Stub(channel)
         stub.ServerLive(pb.ServerLiveRequest())
+        messages: queue.SimpleQueue[None] = queue.SimpleQueue()
+        stream = stub.stream(iter(messages.get, None))
         call = stub.ModelInfer.future(infer_request("slow", shape=ones.shape, raw=ones.tobytes()))
         wait_until(lambda: come.search(running.get("/metrics")[1]) is not None)
-        assert running.stop() == 0
+        running.process.terminate()
+        wait_until(lambda: running.get("/v2/health/ready")[0] == 503)
+        assert come.search(running.get("/metrics")[1]), "what is counted is told to the end"
         assert call.result().outputs
+        messages.put(None)
+        assert list(stream) == []
+        assert running.process.wait(60) == 0
 
 
 #: Each worker says so and hangs, as one that reads from a disk that does not answer.

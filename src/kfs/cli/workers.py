@@ -63,13 +63,13 @@ def run_workers(settings: ServerSettings, end: End, set_up: Callable[[], None]) 
             metrics = metric_names(settings)
             port = stack.enter_context(_reserved_port(settings))
             supervisor = _Supervisor(replace(settings, port=port, metrics=metrics), set_up)
-            stack.callback(supervisor.stop)
             if settings.rest_port is not None:
                 expose = stack.enter_context(_shared_metrics()) if metrics else None
                 side_port = SidePort(supervisor.is_ready, expose)
                 rest_port = side_port.start(settings.rest_bind_address, settings.rest_port)
                 stack.callback(side_port.stop)
                 _log.info("Started HTTP server on port %d", rest_port)
+            stack.callback(supervisor.stop)  # first of all, as workers count to their end
             _log.info("Starting %d workers on port %d", settings.n_workers, port)
             supervisor.run(end)
         except (StartError, ConfigError, ListenError) as error:
@@ -179,10 +179,12 @@ class _Supervisor:
         self._set_up = set_up
         self._workers = [_Worker(number) for number in range(1, settings.n_workers + 1)]
         self._was_ready = False
+        self._is_stopping = False
 
     def is_ready(self) -> bool:
-        """Whether all workers were, and not all have died since."""
-        return self._was_ready and any(worker.is_ready for worker in self._workers)
+        """Whether all workers were, and not all have died since, nor are told to end."""
+        is_one = any(worker.is_ready for worker in self._workers)
+        return is_one and self._was_ready and not self._is_stopping
 
     def run(self, end: End) -> None:
         """Start the workers and watch over them until the end is told.
@@ -207,6 +209,7 @@ class _Supervisor:
                     worker.poll()
 
     def stop(self) -> None:
+        self._is_stopping = True
         for worker in self._workers:
             worker.tell_end()
         deadline = time.monotonic() + self._settings.drain_s + _END_S

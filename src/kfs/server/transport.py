@@ -21,8 +21,8 @@ from kfs import errors
 from kfs._fast.wire import check_strings
 from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.errors import ServingError, WireError
-from kfs.servables.binding import NO_SHARED_MEMORY
 from kfs.servables.base import CallContext, NewContext
+from kfs.servables.binding import NO_SHARED_MEMORY
 from kfs.server.arrival import wait_for_arrival
 from kfs.server.control import ControlHandler
 from kfs.server.health import MAX_WATCHES, Health
