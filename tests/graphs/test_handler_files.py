@@ -12,6 +12,7 @@ from graphs.plug_ins import Generators, Stuck
 from site_of_models import Site, refusal
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
+from kfs.repository import repository
 
 FINALIZES = """
     from pathlib import Path
@@ -112,6 +113,26 @@ def test_no_answer_waits_for_a_handler_that_is_finalized(tmp_path: Path) -> None
         site.poll()
         Stuck.released.set()
         assert tensors(answer.result()) == {"out": [1.0]}
+    finally:
+        Generators.finalized.set()
+        site.stop()
+
+
+def test_neither_a_look_nor_the_end_waits_for_a_handler_without_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repository, "_END_S", 0.1)
+    site = Site(tmp_path)
+    for name in ("g", "h"):
+        add_graph(site, name, one("handler"), handler=SLOW_TO_END)
+    site.start()
+    try:
+        Generators.finalized.clear()
+        del site.graphs["g"]
+        site.write()
+        site.poll()
+        assert site.server is not None
+        assert site.server.stop(0) == 1  # which ends the process all the same
     finally:
         Generators.finalized.set()
         site.stop()

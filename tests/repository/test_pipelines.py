@@ -299,7 +299,7 @@ def test_what_custom_nodes_hold_is_given_back_at_reloads(site: Site) -> None:
         site.pipelines = pipelines
         site.write()
         site.poll()
-        assert n_managers(site) == n_expected
+        wait_until(lambda n=n_expected: n_managers(site) == n)
     site.stop()
     assert n_managers(site) == 0
 

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from concurrent.futures import Future
 from multiprocessing.connection import wait
 from types import TracebackType
@@ -132,17 +133,20 @@ class Server:
         """Take no new call, let the running ones finish, close the port.
 
         Args:
-            grace_s: seconds to wait for running calls; None takes it from the settings.
+            grace_s: seconds to wait for running calls, and then for handlers that are finalized;
+                None takes it from the settings.
 
         Returns:
-            How many calls are stuck and did not end, a load among them.
+            How many calls are stuck and did not end, a load among them, or what is unloaded.
         """
+        drain_s = self.settings.drain_s if grace_s is None else grace_s
+        end = time.monotonic() + drain_s
         self._stopping.set()
         self._health.enter_shutdown()
         self.repository.stop()
-        n_stuck = self._transport.stop(self.settings.drain_s if grace_s is None else grace_s)
+        n_stuck = self._transport.stop(drain_s)
         self._side_port.stop()
-        if not self.repository.close():
+        if not self.repository.close(max(end - time.monotonic(), 0)):
             n_stuck += 1
         return n_stuck
 

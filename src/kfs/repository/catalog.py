@@ -16,6 +16,7 @@ from kfs import errors
 from kfs.errors import ServingError, Status
 from kfs.metrics.servables import ServableMetrics
 from kfs.repository.folders import MAX_VERSION
+from kfs.repository.unloads import Unloads
 from kfs.servables.base import CallContext, Servable
 
 _log = logging.getLogger("kfs.repository")
@@ -64,14 +65,6 @@ def _nothing() -> None:
     pass
 
 
-def _call_elsewhere(work: Callable[[], None]) -> None:
-    """On another thread, or here if the system has none for it."""
-    try:
-        threading.Thread(target=work, name="unload").start()
-    except RuntimeError:
-        work()
-
-
 class VersionEntry:
     """One version of a servable: its state, and the leases on it."""
 
@@ -79,8 +72,9 @@ class VersionEntry:
         self,
         name: str,
         version: int,
-        kind: Kind = MODEL,
-        metrics: ServableMetrics | None = None,
+        kind: Kind,
+        metrics: ServableMetrics | None,
+        unloads: Unloads,
     ) -> None:
         self.name = name
         self.version = version
@@ -93,6 +87,7 @@ class VersionEntry:
         self.leases: set[Lease] = set()
         #: Called once, after the servable was unloaded.
         self.on_end: Callable[[], None] = _nothing
+        self._unloads = unloads
         self._ending = threading.Lock()
 
     def enter(self, state: State) -> None:
@@ -119,24 +114,16 @@ class VersionEntry:
         self.enter(State.UNLOADING)
         self.unload_if_idle()
 
-    def unload_if_idle(self, *, elsewhere: bool = False) -> None:
-        """Unload what is retired and not in use any more.
-
-        Args:
-            elsewhere: on a thread of its own, since it may take long: handlers are finalized.
-        """
+    def unload_if_idle(self) -> None:
+        """Begin to unload what is retired and not in use any more."""
         with self._ending:
             if self.state is not State.UNLOADING or self.leases:
                 return
             servable, self.servable = self.servable, None
             self.state = State.END
         self.enter(State.END)
-        if servable is None:
-            return
-        if elsewhere:
-            _call_elsewhere(partial(self._unload, servable))
-        else:
-            self._unload(servable)
+        if servable is not None:
+            self._unloads.begin(partial(self._unload, servable))
 
     def _unload(self, servable: Servable) -> None:
         servable.unload()
@@ -156,7 +143,7 @@ class Lease:
     def release(self) -> None:
         self._entry.leases.discard(self)
         if self._entry.state is State.UNLOADING:
-            self._entry.unload_if_idle(elsewhere=True)  # this call has an answer to send
+            self._entry.unload_if_idle()
 
     def __enter__(self) -> Servable:
         return self.servable
@@ -239,6 +226,8 @@ class Catalog:
     def __init__(self) -> None:
         self.snapshot: Mapping[str, Entry] = MappingProxyType({})
         self._write = threading.Lock()
+        #: What is not served any more, as long as it takes to unload.
+        self.unloads = Unloads()
 
     def add_name(self, name: str) -> None:
         """Make a name known, whatever becomes of its versions."""
@@ -263,7 +252,7 @@ class Catalog:
         It is to be seen at once unless the version is being served: then the old one stays until
         `publish`.
         """
-        entry = VersionEntry(name, version, kind, metrics)
+        entry = VersionEntry(name, version, kind, metrics, self.unloads)
         found = self.snapshot.get(name, Entry()).versions.get(version)
         if found is None or not found.is_available:
             self._put(name, entry)

@@ -27,7 +27,8 @@ OnChange = Callable[[str, bool], None]
 _ATTEMPTS = 3
 _ATTEMPT_WAIT_S = 0.01
 
-# What a load gets to finish when the server ends, after its running calls had their time.
+# What a load gets to finish when the server ends, after its running calls had their time, and what
+# unloading gets at least.
 _END_S = 5.0
 
 
@@ -124,10 +125,13 @@ class Repository:
     def is_stopped(self) -> bool:
         return self._stopping.is_set()
 
-    def close(self) -> bool:
+    def close(self, grace_s: float = 0) -> bool:
         """Stop, and unload everything, so that copies of what is in clouds are removed.
 
         What a call still uses is unloaded when the call ends.
+
+        Args:
+            grace_s: seconds that unloading may take, and some more.
 
         Returns:
             Whether it is done: a load that hangs holds everything as it is.
@@ -140,10 +144,13 @@ class Repository:
             for name in self._catalog.snapshot:
                 for version in self._catalog.available(name).values():
                     version.retire()
+            is_done = self._catalog.unloads.wait(grace_s + _END_S)
             self._models.close()
         finally:
             self._at_work.release()
-        return True
+        if not is_done:
+            _log.warning("What is being unloaded is left: it takes longer")
+        return is_done
 
     def _watch(self, interval_s: float) -> None:
         while not self._stopping.wait(interval_s):
