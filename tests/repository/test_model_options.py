@@ -102,6 +102,17 @@ def test_a_batch_goes_where_the_layout_says(dummy: Path) -> None:
         load(dummy, batch=Dim(4, 4), layout="CD")
 
 
+def test_dimensions_may_have_names_of_which_nothing_is_known(tmp_path: Path) -> None:
+    node = models.parameter("x", [2, 1, 4], "f32", layout="[SEQUENCE,N,C]")
+    folder = models.save(tmp_path / "m", [node], {"y": op.add(node, np.float32(1))})
+    model = load(folder, batch=Dim(3, 3))
+    assert shapes(model) == {"x": fixed(2, 3, 4)}
+    assert model.signature.inputs[0].layout == "?NC"
+    request = infer_request("m", "x", shape=[2, 5, 4], raw=bytes(160))
+    with pytest.raises(ServingError, match="batch size - Expected: 3; Actual: 5"):
+        model.bind(read_request(request.SerializeToString()))
+
+
 @pytest.mark.parametrize("shape", [[], [10]])
 def test_a_batch_leaves_inputs_that_have_none(tmp_path: Path, shape: list[int]) -> None:
     first = models.parameter("first", [1, 10], "f32")

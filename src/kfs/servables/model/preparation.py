@@ -46,11 +46,15 @@ def client_name(port: Any, index: int, aliases: Mapping[str, str]) -> str:
 
 
 def layout_of(port: Any, rank: int) -> str:
-    """The layout stored in the model, else `N...`; letters without OpenVINO's brackets."""
+    """The layout stored in the model, else `N...`; a letter per dimension, without brackets."""
+    if not rank:
+        return "..."
     layout = getattr(port.get_node(), "layout", None)
-    text = "..." if layout is None else str(layout).strip("[]").replace(",", "")
-    # OpenVINO says `...` of a tensor that nothing was said of.
-    return _DEFAULT_LAYOUT if text in ("", "...") and rank else text
+    names = [] if layout is None else str(layout).strip("[]").split(",")
+    # OpenVINO also takes words of which it knows nothing: `[SEQ,N,C]`.
+    text = "".join(name if len(name) == 1 or name == "..." else "?" for name in names)
+    # It says `...` of a tensor that nothing was said of.
+    return _DEFAULT_LAYOUT if text in ("", "...") else text
 
 
 def prepare(model: ov.Model, settings: ModelSettings, names: TensorNames) -> ov.Model:
