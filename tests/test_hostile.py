@@ -477,6 +477,10 @@ PROMISES: dict[str, tuple[Callable[[], object], str]] = {
         lambda: raw_request("strings", "BYTES", [1], b"\xff\xff\xff\xff" + b"x"),
         "5 bytes that do not end with an element",
     ),
+    "images without a byte": (
+        lambda: raw_request("image_u8", "BYTES", [8 * MIB], bytes(32 * MIB)),
+        "Expected: at most 1048576 images; Actual: 8388608",
+    ),
     "rows padded to a terabyte": (
         lambda: strings_of("identity_UINT8", [b"x" * MIB] + [b""] * MIB),
         "String input exceeds the size limit",

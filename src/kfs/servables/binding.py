@@ -23,6 +23,8 @@ from kfs.tensors.images import decode_images
 _BYTES = DATATYPES["BYTES"]
 _MAX_NATIVE_STRINGS = (1 << 30) // 32
 _MAX_STRING_MATRIX_NBYTES = 1 << 30
+# Elements take four bytes at least in raw contents, and some eighty here where each is an image.
+_MAX_IMAGES = 1 << 20
 
 NO_SHARED_MEMORY = "Shared memory is not supported: send tensors in the messages"
 #: Where Triton's clients say that a tensor is elsewhere.
@@ -218,6 +220,9 @@ def _bind_bytes(request: Request, index: int, spec: TensorSpec, demultiplexed: b
     if takes_images(spec, demultiplexed=demultiplexed):
         _check_items_shape(request.inputs[index], spec, n_items)
         _check_batch(n_items, spec)
+        if n_items > _MAX_IMAGES:
+            details = f"Expected: at most {_MAX_IMAGES} images; Actual: {n_items}"
+            raise _fault(errors.INVALID_BATCH_SIZE, details, spec)
         items = contents.bytes_items(request, index)
         return decode_images(items, spec, raw=bool(request.n_raw))
     raise _fault(
