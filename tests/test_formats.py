@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,11 @@ from pathlib import Path
 import model_formats
 import models
 import numpy as np
+import openvino as ov
 import pytest
 import tritonclient.grpc as triton
 from conftest import ServeModels
+from openvino import opset13 as op
 
 from kfs.errors import ModelLoadError
 from kfs.settings import ModelSettings
@@ -108,3 +111,40 @@ def test_an_output_without_a_name_is_numbered(serve: ServeModels, tmp_path: Path
 def test_an_input_without_a_name_could_not_be_sent(serve: ServeModels, tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match="input 0 has no name, so no request could send it"):
         serve(ModelSettings("m", without_names(tmp_path, "b")))
+
+
+@pytest.mark.parametrize("n_values", [4, 500_000])
+def test_a_tensor_that_is_an_output_twice_is_one_output(
+    serve: ServeModels, tmp_path: Path, n_values: int
+) -> None:
+    """As the last hidden state of a language model is, which is one of all of them too."""
+    x = models.parameter("x", [1, n_values], "f32")
+    y = op.add(x, np.float32(1))
+    y.output(0).set_names({"last", "states.1"})
+    (tmp_path / "1").mkdir()
+    twice = ov.Model([op.result(y), op.result(op.negative(y)), op.result(y)], [x])
+    twice.outputs[1].set_names({"minus"})
+    ov.save_model(twice, tmp_path / "1" / "model.xml", compress_to_fp16=False)
+    server = serve(ModelSettings("m", tmp_path))
+    values = np.arange(n_values, dtype=np.float32)[np.newaxis]
+    with triton.InferenceServerClient(f"127.0.0.1:{server.port}") as client:
+        names = [output.name for output in client.get_model_metadata("m").outputs]
+        tensor = triton.InferInput("x", [1, n_values], "FP32").set_data_from_numpy(values)
+        answer = client.infer("m", [tensor], client_timeout=60)
+    assert names == ["last", "minus"]
+    assert np.array_equal(answer.as_numpy("last"), values + 1)
+    assert np.array_equal(answer.as_numpy("minus"), -values - 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [("input", ["input1", "input2"]), ("output", ["sum", "difference"])],
+)
+def test_two_tensors_of_one_name_could_not_be_told_apart(
+    serve: ServeModels, tmp_path: Path, kind: str, names: list[str]
+) -> None:
+    folder = models.add_two(tmp_path / "1")
+    mapping = {f"{kind}s": dict.fromkeys(names, "both")}
+    (folder / "mapping_config.json").write_text(json.dumps(mapping))
+    with pytest.raises(ModelLoadError, match=f"several {kind}s are named both"):
+        serve(ModelSettings("m", tmp_path))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -48,6 +47,7 @@ class Compiled:
     """A compiled model, and its tensors in OpenVINO's own order.
 
     Attributes:
+        outputs: what is an output several times is there several times, under one name.
         passed: the indices of outputs that are an input as it is: OpenVINO has one tensor for
             both then.
     """
@@ -61,7 +61,7 @@ class Compiled:
 
     @property
     def signature(self) -> Signature:
-        return Signature.of(self.inputs, self.outputs)
+        return Signature.of(self.inputs, tuple({spec.name: spec for spec in self.outputs}.values()))
 
 
 @cache
@@ -246,11 +246,16 @@ def _known_properties(device: str) -> frozenset[str]:
 def _specs(
     ports: Iterable[Any], aliases: Mapping[str, str], path: Path, kind: str
 ) -> tuple[TensorSpec, ...]:
-    specs = tuple(_spec(port, index, aliases, path, kind) for index, port in enumerate(ports))
-    twice = [name for name, n in Counter(spec.name for spec in specs).items() if n > 1]
-    if twice:
-        raise ModelLoadError(f"{path}: several {kind}s are named {twice[0]}")
-    return specs
+    specs: list[TensorSpec] = []
+    sources: dict[str, Any] = {}
+    for index, port in enumerate(ports):
+        spec = _spec(port, index, aliases, path, kind)
+        source = port if kind == "input" else port.get_node().input_value(0)
+        # One tensor may be an output several times, each with all the names of the tensor.
+        if sources.setdefault(spec.name, source) != source:
+            raise ModelLoadError(f"{path}: several {kind}s are named {spec.name}")
+        specs.append(spec)
+    return tuple(specs)
 
 
 def _spec(port: Any, index: int, aliases: Mapping[str, str], path: Path, kind: str) -> TensorSpec:

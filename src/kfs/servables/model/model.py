@@ -58,9 +58,8 @@ class _Program:
                 f"no {n_slots} infer requests for {settings.name}: {error}"
             ) from error
         self.input_names = [spec.name for spec in self.compiled.inputs]
-        self.served_outputs = [
-            (index, spec) for index, spec in enumerate(self.compiled.outputs) if spec.datatype.numpy
-        ]
+        served = {spec.name: (i, spec) for i, spec in enumerate(self.compiled.outputs)}
+        self.served_outputs = [(i, spec) for i, spec in served.values() if spec.datatype.numpy]
         self.straight_outputs = self._choose_straight() if alias else frozenset()
         metrics.slots.inc(n_slots)
         metrics.streams.inc(self.compiled.n_streams)
