@@ -63,7 +63,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     models.identity(root / "strings" / "1", "BYTES", [-1])
     models.identity(root / "strings_2d" / "1", "BYTES", [-1, -1])
     models.identity(root / "u8_1d" / "1", "UINT8", [-1])
-    models.identity(root / "u8_string" / "1", "UINT8", [-1, -1], output="text_string")
+    models.identity(root / "u8_string" / "1", "UINT8", [-1, -1], output="text_STRING")
     models.identity(root / "u8_narrow" / "1", "UINT8", [2, 4])
     models.identity(root / "image" / "1", "FP32", [1, 8, 6, 3], "NHWC")
     models.identity(root / "images" / "1", "FP32", [-1, 8, 6, 3], "NHWC")

@@ -6,6 +6,7 @@ import gc
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
@@ -95,6 +96,21 @@ def test_a_call_that_ends_while_it_waits_for_a_slot_lets_its_request_go(
             assert not entry.leases
     assert status_of(handler, data, CallContext()) is None
     assert sys.getrefcount(data) == before
+
+
+def test_a_slot_that_comes_just_when_its_call_ends_is_passed_on(catalog: Catalog) -> None:
+    servable = available_servable(catalog.find("numbers", ""), "")
+    with ExitStack() as first:
+        take_slot(servable, REQUESTS["raw"], first.enter_context(CallContext()))
+
+        def leave() -> bool:
+            first.close()
+            return False
+
+        with pytest.raises(ServingError, match="cancelled"), CallContext(leave) as call:
+            take_slot(servable, REQUESTS["raw"], call)
+    with CallContext(deadline=time.monotonic() + 5) as call:
+        take_slot(servable, REQUESTS["raw"], call)
 
 
 def holders(id: str) -> list[object]:

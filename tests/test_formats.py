@@ -136,6 +136,16 @@ def test_a_tensor_that_is_an_output_twice_is_one_output(
     assert np.array_equal(answer.as_numpy("minus"), -values - 1)
 
 
+def test_a_mapping_file_may_use_any_name_of_a_tensor(serve: ServeModels, tmp_path: Path) -> None:
+    x = models.parameter("x", [1, 4], "f32")
+    x.output(0).set_names({"x", "y", "z"})
+    models.save(tmp_path / "1", [x], {"a": op.negative(x)})
+    (tmp_path / "1" / "mapping_config.json").write_text('{"inputs": {"y": "image"}}')
+    server = serve(ModelSettings("m", tmp_path))
+    with triton.InferenceServerClient(f"127.0.0.1:{server.port}") as client:
+        assert [tensor.name for tensor in client.get_model_metadata("m").inputs] == ["image"]
+
+
 @pytest.mark.parametrize(
     ("kind", "names"),
     [("input", ["input1", "input2"]), ("output", ["sum", "difference"])],

@@ -185,6 +185,17 @@ def test_dynamic_channels_are_those_of_the_first_image() -> None:
     assert error.status is errors.INVALID_CHANNEL_COUNT
 
 
+def test_a_range_of_channels_is_that_of_the_first_image() -> None:
+    wanted = spec(shape=(ANY, 8, 6, Dim(1, 3)))
+    assert decode_images([GREY, GREY], wanted).shape == (2, 8, 6, 1)
+    error = fault([GREY, IMAGE], wanted)
+    assert error.status is errors.INVALID_CHANNEL_COUNT
+    assert "Expected: 1; Actual: 3 in image 1" in error.details
+    error = fault([encode(picture(channels=4))], wanted)
+    assert error.status is errors.INVALID_CHANNEL_COUNT
+    assert "Expected: [1~3]; Actual: 4 in image 0" in error.details
+
+
 def test_large_images_are_decoded_side_by_side_in_order() -> None:
     images = [picture(200, 150) for _ in range(6)]
     found = decode_images([encode(image) for image in images], spec(shape=(ANY, 200, 150, 3)))

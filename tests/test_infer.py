@@ -163,6 +163,13 @@ def test_an_output_named_string_comes_back_as_strings(stub: Stub) -> None:
     assert response.raw_output_contents[0] == b"\x04\0\0\0abcd\0\0\0\0"
 
 
+def test_no_rows_are_no_strings_but_still_strings(stub: Stub) -> None:
+    request = infer_request("u8_string", "input", "UINT8", [0, 0], raw=b"")
+    response = stub.ModelInfer(request, timeout=30)
+    assert (response.outputs[0].datatype, list(response.outputs[0].shape)) == ("BYTES", [0])
+    assert response.raw_output_contents == [b""]
+
+
 def test_billions_of_rows_without_a_byte_are_no_strings(stub: Stub) -> None:
     request = infer_request("u8_string", "input", "UINT8", [1 << 31, 0], raw=b"")
     response = stub.ModelInfer(request, timeout=30)
@@ -192,6 +199,15 @@ def test_compressed_requests_are_answered(
     tensor = triton.InferInput("b", [1, 10], "FP32").set_data_from_numpy(NUMBERS)
     result = client.infer("dummy", [tensor], compression_algorithm=algorithm)
     assert np.array_equal(result.as_numpy("a"), NUMBERS + 1)
+
+
+def test_small_and_large_inputs_by_turns(stub: Stub) -> None:
+    """Small ones are copied to memory that stays bound, large ones are not."""
+    for seed, size in enumerate((2, 10_000, 2, 3, 2)):
+        values = np.random.default_rng(seed).random((1, size), np.float32)
+        request = infer_request("identity_FP32", "input", shape=[1, size], raw=values.tobytes())
+        response = stub.ModelInfer(request, timeout=30)
+        assert response.raw_output_contents == [values.tobytes()]
 
 
 def test_sixteen_megabytes_there_and_back(stub: Stub) -> None:

@@ -8,6 +8,7 @@ import pytest
 from wire import Stub, infer_request
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
+from kfs.servables.model.slots import Slot
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
@@ -200,6 +201,33 @@ GOLDEN = {
         "Invalid input shape - Expected batch size: 2; got: 2; Expected max null terminated "
         "string length: 4; got: 5; input name: input",
     ),
+    "more legacy strings than rows": (
+        infer_request("u8_narrow", "input", "BYTES", [3], bytes_contents=[b"a", b"b", b"cdef"]),
+        INVALID,
+        "Invalid input batch size - Expected: 2; Actual: 3; input name: input",
+    ),
+    "no legacy string": (
+        infer_request("u8_string", "input", "BYTES", [0]),
+        INVALID,
+        "Invalid input batch size - Expected: 0 elements, at least 1; Actual: 0; input name: input",
+    ),
+    "more images than the batch, to an input of channels first": (
+        infer_request("image_nchw", "input", "BYTES", [2], bytes_contents=[b"x", b"y"]),
+        INVALID,
+        "Invalid input batch size - Expected: 1; Actual: 2; input name: input",
+    ),
+    "an image without a byte": (
+        infer_request("image", "input", "BYTES", [1], bytes_contents=[b""]),
+        INVALID,
+        "Bytes contents is empty - Expected: an encoded image; Actual: image 0 has no bytes; "
+        "input name: input",
+    ),
+    "an image without a byte in raw contents": (
+        infer_request("image", "input", "BYTES", [1], raw=bytes(4)),
+        INVALID,
+        "Image parsing failed - Expected: an image, of at most 134217728 pixels; Actual: image 0 "
+        "cannot be decoded; input name: input",
+    ),
     "legacy strings of two dimensions": (
         infer_request("u8_narrow", "input", "BYTES", [2, 1], bytes_contents=[b"a", b"e"]),
         INVALID,
@@ -240,6 +268,30 @@ GOLDEN = {
 def test_a_wrong_request_is_told_what_is_wrong(stub: Stub, case: str) -> None:
     request, code, details = GOLDEN[case]
     assert error_of(stub, request) == (code, details)
+
+
+def test_an_output_of_another_shape_than_declared(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Slot, "infer", lambda *_: [np.zeros((3, 10), np.float32)])
+    assert error_of(stub, infer_request("dummy", raw=TEN)) == (
+        grpc.StatusCode.INTERNAL,
+        "Internal server error - output a has the shape (3,10), declared is (1,10)",
+    )
+
+
+def test_more_strings_than_are_taken(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kfs.servables.binding._MAX_NATIVE_STRINGS", 2)
+    for count in 2, 3:
+        request = infer_request("strings", "input", "BYTES", [count], raw=bytes(4 * count))
+        if count == 2:
+            assert stub.ModelInfer(request, timeout=30).raw_output_contents == [bytes(8)]
+        else:
+            assert error_of(stub, request) == (
+                INVALID,
+                "String input exceeds the size limit - Expected: at most 2 elements; Actual: 3; "
+                "input name: input",
+            )
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,17 @@ def test_gauges_follow_versions_as_they_are_replaced_and_retired(site: Site) -> 
     assert scrape.requests("success", "ModelInfer") == 0
 
 
+def test_a_model_that_requests_reshape_has_as_many_slots_as_before(site: Site) -> None:
+    site.add("m", 1, nireq=3, shape="auto")
+    stub = start(site, "ovms_infer_req_queue_size", "ovms_streams")
+    n_streams = Scrape(site).value("ovms_streams", M1)
+    for n_rows in 2, 3:
+        raw = np.ones((n_rows, 10), np.float32).tobytes()
+        stub.ModelInfer(infer_request("m", shape=[n_rows, 10], raw=raw), timeout=30)
+        assert Scrape(site).value("ovms_infer_req_queue_size", M1) == 3
+        assert Scrape(site).value("ovms_streams", M1) == n_streams
+
+
 def test_a_config_that_cannot_be_read_is_told(site: Site) -> None:
     site.add("m", 1)
     start(site)

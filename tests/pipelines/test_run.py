@@ -170,6 +170,12 @@ def test_batches(models_catalog: Catalog) -> None:
         "Actual: 6",
     ):
         infer(p, b=np.ones((6, 10), np.float32))
+    with refused(
+        "INVALID_ARGUMENT",
+        "Invalid input shape - Node: m input: b Invalid shape - Expected: ([1~5],10); "
+        "Actual: (6,11)",
+    ):
+        infer(p, b=np.ones((6, 11), np.float32))
     chain = [model(f"n{i}", "dynamic", b=f"n{i - 1}.a" if i else "request.b") for i in range(3)]
     p = load(models_catalog, entry(["b"], chain, a="n2.a"))
     assert infer(p, b=np.ones((0, 10), np.float32))["a"].shape == (0, 10)

@@ -94,12 +94,42 @@ def test_options_that_do_not_fit_are_told(two: Path, options: Any, message: str)
     assert "\n" not in str(caught.value)
 
 
+def test_more_slots_than_are_allowed(dummy: Path) -> None:
+    with pytest.raises(ModelLoadError, match="nireq is 100001; at most 100000 are allowed"):
+        load(dummy, nireq=100_001)
+
+
+def test_a_layout_of_an_input_that_is_also_an_output(tmp_path: Path) -> None:
+    folder = models.identity(tmp_path / "m", "FP32", [1, 4, 5, 3])
+    with pytest.raises(ModelLoadError, match="of input: an input and an output have this name"):
+        load(folder, layout="NHWC")
+
+
 def test_a_batch_goes_where_the_layout_says(dummy: Path) -> None:
     assert shapes(load(dummy, batch=Dim(4, 4))) == {"b": fixed(4, 10)}
     assert shapes(load(dummy, batch=Dim(1, 8))) == {"b": (Dim(1, 8), *fixed(10))}
     assert shapes(load(dummy, batch=Dim(4, 4), layout="CN")) == {"b": fixed(1, 4)}
     with pytest.raises(ModelLoadError, match="no input has a batch dimension"):
         load(dummy, batch=Dim(4, 4), layout="CD")
+
+
+def test_strings_for_rows_are_counted_by_both_dimensions_where_the_batch_is_the_second(
+    tmp_path: Path,
+) -> None:
+    model = load(models.identity(tmp_path / "m", "UINT8", [2, 4], "CN"))
+    for count, complaint in (
+        (2, "batch size - Expected: 4; Actual: 2"),
+        (4, "shape - Expected batch size: 2; got: 4"),
+    ):
+        request = infer_request("m", "input", "BYTES", [count], bytes_contents=[b"abc"] * count)
+        with pytest.raises(ServingError, match=complaint):
+            model.bind(read_request(request.SerializeToString()))
+
+
+def test_a_model_without_inputs_cannot_be_asked(tmp_path: Path) -> None:
+    model = load(models.save(tmp_path / "m", [], {"y": op.constant(np.ones(2, np.float32))}))
+    with pytest.raises(ServingError, match="number of inputs - Expected: 0; Actual: 0"):
+        model.bind(read_request(b""))
 
 
 def test_dimensions_may_have_names_of_which_nothing_is_known(tmp_path: Path) -> None:
@@ -159,6 +189,15 @@ def properties(**config: str) -> dict[str, object]:
     return {**plugin_properties(ModelSettings("m", "m", plugin_config=config))}
 
 
+@pytest.mark.parametrize("device", ["AUTO", "HETERO:CPU"])
+def test_what_is_not_the_cpu_alone_gets_copies(tmp_path: Path, device: str) -> None:
+    folder = models.dummy(tmp_path / "m", [1, 500_000])
+    model = load(folder, target_device=device, nireq=1)
+    assert not model.straight_outputs, "nor is it told where to write"
+    values = np.arange(500_000, dtype=np.float32)[np.newaxis]
+    assert np.array_equal(infer(model, b=values)["a"], values + 1)
+
+
 def test_names_of_old_properties_are_understood() -> None:
     unpinned = {"ENABLE_CPU_PINNING": False}
     assert properties(CPU_THROUGHPUT_STREAMS="2") == {"NUM_STREAMS": "2", **unpinned}
@@ -209,6 +248,18 @@ def test_an_input_that_is_not_auto_keeps_its_shape(two: Path) -> None:
     assert shapes(model) == {"input1": fixed(5, 10), "input2": (ANY, *fixed(10))}
 
 
+def test_an_auto_shape_may_be_that_of_several_inputs(two: Path) -> None:
+    model = load(two, shape="auto")
+    ones = np.ones((5, 4), np.float32)
+    assert infer(model, input1=ones, input2=ones)["sum"].shape == (5, 4)
+    assert shapes(model) == {"input1": fixed(5, 4), "input2": fixed(5, 4)}
+
+
+def test_a_batch_beside_a_shape_is_ignored(two: Path) -> None:
+    model = load(two, shape={"input1": "(1,10)"}, batch=Dim(4, 4))
+    assert shapes(model) == {"input1": fixed(1, 10), "input2": fixed(1, 10)}
+
+
 @pytest.mark.parametrize("options", [{"shape": "auto"}, {"batch": "auto"}])
 def test_encoded_images_get_the_size_of_the_model_and_not_it_theirs(
     tmp_path: Path, options: dict[str, Any]
@@ -239,6 +290,18 @@ def test_an_auto_batch_is_that_of_the_first_input(two: Path) -> None:
     with pytest.raises(ServingError) as caught:
         infer(model, input1=ones, input2=ones[:2])
     assert caught.value.status.text == "Invalid input batch size"
+
+
+def test_an_auto_batch_is_compared_where_there_is_one(tmp_path: Path) -> None:
+    a = models.parameter("a", [10], "f32", layout="C")
+    b, c = (models.parameter(name, [1, 10], "f32") for name in "bc")
+    model = load(
+        models.save(tmp_path / "m", [a, b, c], {"sum": op.add(a, op.add(b, c))}), batch="auto"
+    )
+    ones = np.ones((5, 10), np.float32)
+    assert infer(model, a=ones[0], b=ones, c=ones)["sum"].shape == (5, 10)
+    with pytest.raises(ServingError, match="batch size - Expected: 5; Actual: 1; input name: c"):
+        infer(model, a=ones[0], b=ones, c=ones[:1])
 
 
 def test_a_shape_that_the_model_cannot_take_leaves_it_as_it_was(tmp_path: Path) -> None:
