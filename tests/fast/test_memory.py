@@ -14,7 +14,7 @@ import pytest
 from kfs._fast import contents
 from kfs._fast.memory import TensorView
 from kfs._fast.response import reserve_response, write_response
-from kfs._fast.strings import StringArray
+from kfs._fast.strings import Rows, StringArray
 from kfs._fast.wire import InputTensor, Request, read_request
 from kfs._proto import grpc_predict_v2_pb2 as pb
 
@@ -99,6 +99,30 @@ def test_a_written_output_is_let_go() -> None:
     assert sys.getrefcount(array) == before
 
 
+def test_rows_let_their_matrix_go() -> None:
+    matrix, line = np.zeros((2, 3), np.uint8), np.zeros(3, np.uint8)
+    before = sys.getrefcount(matrix), sys.getrefcount(line)
+    Rows(matrix)
+    with pytest.raises(ValueError, match="rows"):
+        Rows(line)
+    assert (sys.getrefcount(matrix), sys.getrefcount(line)) == before
+
+
+def test_strings_let_go_what_they_were_made_of() -> None:
+    item = bytearray(b"abc")
+    strings = StringArray.of([item])
+    item.clear()  # raises while a view of it exists
+    assert strings.items() == [b"abc"]
+
+
+def test_what_no_memory_could_hold_is_refused() -> None:
+    request = read_request(wire(bytes_contents=[b"abc"] * 4))
+    with pytest.raises(OverflowError):
+        contents.padded_rows(request, 0, 1 << 62)
+    with pytest.raises(MemoryError):
+        StringArray.empty(1 << 60)
+
+
 def test_reserved_places_are_inside_the_message() -> None:
     message, (first, second) = reserve_response(
         "m", "1", "id", [("a", "FP32", (1000,), 4000), ("b", "UINT8", (3,), 3)]
@@ -112,7 +136,11 @@ def test_reserved_places_are_inside_the_message() -> None:
 
 
 def test_ten_thousand_requests_do_not_grow_the_process() -> None:
-    samples = [wire(), wire(fp32_contents=VALUES), wire(bytes_contents=[b"abc"] * 50)]
+    raw = pb.ModelInferRequest.FromString(wire())
+    raw.raw_input_contents.extend([b""] * 500)  # so many that where they lie takes memory too
+    samples = [
+        raw.SerializeToString(), wire(fp32_contents=VALUES), wire(bytes_contents=[b"abc"] * 500)
+    ]  # fmt: skip
 
     def work(times: int) -> None:
         for number in range(times):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kfs._fast.response import write_error, write_response
+from kfs._fast.response import reserve_response, write_error, write_response
 from kfs._fast.strings import Rows, StringArray
 from kfs._fast.wire import Parameter
 from kfs._proto import grpc_predict_v2_pb2 as pb
@@ -153,3 +153,9 @@ def test_a_response_larger_than_a_message_is_refused_before_it_is_made(stream: b
     assert str(caught.value).startswith(
         "Response is too large - Expected: at most 1073741824 bytes; Actual: 10737418"
     )
+
+
+def test_places_that_add_up_to_nothing_in_64_bits_are_refused() -> None:
+    outputs = [(name, "X", (), 1 << 63) for name in "ab"]
+    with pytest.raises(ServingError, match="Response is too large"):
+        reserve_response("m", "1", "", outputs)
