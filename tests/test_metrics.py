@@ -19,6 +19,7 @@ from conftest import loopback, wait_until
 from graphs.graph_site import Talk, add_graph, add_models, dummy_graph, request
 from pipelines.pipes import entry, model
 from prometheus_client.parser import text_string_to_metric_families
+from server_process import server_process
 from site_of_models import ONES, Site, ask, refusal
 from wire import Stub, infer_request
 
@@ -410,6 +411,15 @@ def test_the_port_is_open_before_the_models_are_loaded(tmp_path: Path) -> None:
         assert get(server, "/v2/health/ready") == (200, "application/json", '{"ready": true}')
     finally:
         server.stop(0)
+
+
+def test_the_folder_of_metrics_of_another_program_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "gone"))
+    flags = {"metrics_enable": "true", "rest_port": 0}
+    with server_process(tmp_path / "log", **flags) as served:
+        served.wait_until_ready()
 
 
 def test_a_port_that_is_taken_is_told(site: Site) -> None:

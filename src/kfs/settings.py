@@ -14,6 +14,10 @@ MAX_MESSAGE_NBYTES = 1 << 30
 #: Where OpenCV reads, when it is imported, how many pixels an image may have.
 MAX_PIXELS_VARIABLE = "OPENCV_IO_MAX_IMAGE_PIXELS"
 
+#: Names the folder in which the processes of one server count together; Prometheus' library looks
+#: at it when it is imported.
+SHARED_METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+
 #: The last is of properties by device.
 PluginValue = str | bool | int | float | Mapping[str, Mapping[str, str | bool | int | float]]
 

@@ -21,7 +21,13 @@ from kfs.cli.signals import end_signals
 from kfs.digits import MODEL_NAME, MODEL_PATH, images
 from kfs.metrics.families import DEFAULT, check_names
 from kfs.repository.folders import find_graph, resolve_path
-from kfs.settings import MAX_PIXELS_VARIABLE, GraphSettings, ModelSettings, ServerSettings
+from kfs.settings import (
+    MAX_PIXELS_VARIABLE,
+    SHARED_METRICS_VARIABLE,
+    GraphSettings,
+    ModelSettings,
+    ServerSettings,
+)
 
 _NO_REST = "there is no REST inference here, only gRPC"
 _NO_GENAI = "generative pipelines and model downloads are no part of this server"
@@ -355,6 +361,8 @@ def serve(
         drain_s=drain_s,
     )
     os.environ[MAX_PIXELS_VARIABLE] = str(max_image_pixels)  # OpenCV looks when it is imported
+    # Workers are given a folder of ours; in that of another program nothing is counted.
+    os.environ.pop(SHARED_METRICS_VARIABLE, None)
     bind_no_threads()
     kept_nbytes = kept_memory_mib << 20
     with end_signals() as end:

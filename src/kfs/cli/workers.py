@@ -29,12 +29,12 @@ from kfs.cli.app import Server, StartError, begin_load, leave_stuck, metric_name
 from kfs.cli.signals import End, end_signals
 from kfs.errors import ModelLoadError
 from kfs.helpers import Helpers
-from kfs.metrics.registry import SHARED_FOLDER_VARIABLE, expose_shared, forget_process
+from kfs.metrics.registry import expose_shared, forget_process
 from kfs.repository.schema import ConfigError
 from kfs.servables.model import share_cores
 from kfs.server.side_port import SidePort
 from kfs.server.transport import ListenError
-from kfs.settings import ServerSettings
+from kfs.settings import SHARED_METRICS_VARIABLE, ServerSettings
 
 _log = logging.getLogger("kfs.workers")
 
@@ -341,11 +341,11 @@ def _shared_metrics() -> Iterator[Callable[[], bytes]]:
             f"in the variable TMPDIR: {error.strerror}"
         ) from None
     with made as folder:
-        os.environ[SHARED_FOLDER_VARIABLE] = folder  # for the workers; looked at when they start
+        os.environ[SHARED_METRICS_VARIABLE] = folder  # for the workers; looked at when they start
         try:
             yield lambda: expose_shared(folder)
         finally:
-            del os.environ[SHARED_FOLDER_VARIABLE]
+            del os.environ[SHARED_METRICS_VARIABLE]
 
 
 @contextmanager

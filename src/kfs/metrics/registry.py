@@ -12,10 +12,7 @@ from prometheus_client.metrics import Counter, Gauge, Histogram, MetricWrapperBa
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from kfs.metrics.families import BUCKETS_US, FAMILIES, Family
-
-#: Names the folder in which the processes of one server count together. The library looks at it
-#: when it is imported.
-SHARED_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+from kfs.settings import SHARED_METRICS_VARIABLE
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -97,7 +94,7 @@ class Metrics:
 
         Processes that count together keep theirs: the library has no way to drop those.
         """
-        if SHARED_FOLDER_VARIABLE in os.environ:
+        if SHARED_METRICS_VARIABLE in os.environ:
             return
         for name, family in self._families.items():
             if labels.keys() <= set(FAMILIES[name].labels):
@@ -117,7 +114,7 @@ def expose_shared(folder: str) -> bytes:
 
 def forget_process(pid: int | None) -> None:
     """Take the gauges of a process that has ended out of those of all."""
-    if SHARED_FOLDER_VARIABLE in os.environ:
+    if SHARED_METRICS_VARIABLE in os.environ:
         mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 

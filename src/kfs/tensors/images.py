@@ -34,8 +34,8 @@ _DEFAULT_MAX_PIXELS = 1 << 27
 if not os.environ.get(MAX_PIXELS_VARIABLE, "").isdecimal():
     os.environ[MAX_PIXELS_VARIABLE] = str(_DEFAULT_MAX_PIXELS)
 
-# What is wrong with an image is told to who sent it, not by OpenCV to the standard error, where
-# a client could fill the log with lines that are none of ours.
+# What is wrong with an image is told to who sent it, not by OpenCV to the standard error. The
+# libraries for JPEG and PNG within it write a line there all the same.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 import cv2  # noqa: E402
