@@ -29,7 +29,7 @@ from wire import infer_request
 from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.repository.catalog import State, VersionEntry
 
-EXAMPLES = max(int(os.environ.get("KFS_HYPOTHESIS_EXAMPLES", "300")) // 20, 5)
+EXAMPLES = max(int(os.environ.get("KFS_HYPOTHESIS_EXAMPLES", "300")) // 30, 5)
 KINDS = ["model", "pipeline", "graph"]
 MALFORMED = b"\x0a\x7fab"
 

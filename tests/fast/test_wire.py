@@ -95,7 +95,7 @@ def test_mutations(message: pb.ModelInferRequest, data: st.DataObject) -> None:
     check_agreement(bytes(wire))
 
 
-@thorough
+@settings(thorough, max_examples=max(EXAMPLES // 3, 20))
 @given(st.lists(requests.map(lambda m: m.SerializeToString()), min_size=2, max_size=3))
 def test_messages_one_after_the_other_are_merged(parts: list[bytes]) -> None:
     check_agreement(b"".join(parts))

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from site_of_models import Site, ask, plus, refusal
 
-EXAMPLES = max(int(os.environ.get("KFS_HYPOTHESIS_EXAMPLES", "300")) // 20, 5)
+EXAMPLES = max(int(os.environ.get("KFS_HYPOTHESIS_EXAMPLES", "300")) // 30, 5)
 NAMES = ["one", "two"]
 POLICIES: list[dict[str, Any]] = [
     {"latest": {"num_versions": 1}},
