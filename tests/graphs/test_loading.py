@@ -401,6 +401,7 @@ def test_models_go_on_while_the_file_beside_a_graph_is_broken(site: Site) -> Non
     folder = add_graph(site, "good", dummy_graph().replace("dummy", "inner"))
     plus(folder / "inner" / "1", 5)
     write_subconfig(folder / "subconfig.json", inner="inner")
+    site.graphs["same_folder"] = {"name": "same_folder", "base_path": "good"}
     stub = site.start()
     (folder / "subconfig.json").write_text("{")
     for another in ("m1", "m2"):  # a change of the main file changes nothing of it

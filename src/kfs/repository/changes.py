@@ -78,10 +78,10 @@ def settle(
     used = _models_of(before.pipelines) & _models_of(after.pipelines)
     settled = {name: found for name, found in after.models.items() if name in models}
     settled |= {name: found for name, found in before.models.items() if name in after.broken}
-    beside = dict(after.beside)
-    for path in after.unread.keys() & before.beside.keys():
-        beside[path] = before.beside[path]
-        for name in (beside[path] & before.models.keys()) - settled.keys() - after.graphs.keys():
+    unread = {path: before.beside[path] for path in after.unread if path in before.beside}
+    for path, names in unread.items():
+        # What the main file says of a name goes before.
+        for name in (names & before.models.keys()) - settled.keys() - after.graphs.keys():
             settled[name] = before.models[name]
             errors[name] = f"model {name}: goes on as it was: {after.unread[path]}"
     for name in used & settled.keys() & before.models.keys():
@@ -94,7 +94,7 @@ def settle(
     wanted = replace(
         after,
         models=settled,
-        beside=beside,
+        beside={**after.beside, **unread},
         pipelines={name: found for name, found in after.pipelines.items() if name in pipelines},
         graphs={name: found for name, found in after.graphs.items() if name in graphs},
     )

@@ -219,7 +219,7 @@ def _add_submodels(
     unread: dict[Path, str] = {}
     for graph in graphs:
         found = next((path for path in graph.subconfigs if os.path.isfile(path)), None)
-        if found is None or _are_same(found, main):
+        if found is None or _are_same(found, main) or found in beside or found in unread:
             continue
         try:
             subconfig = read_file(found, Subconfig)

@@ -215,12 +215,13 @@ def read_file(path: Path, kind: type[_File], *, warns: bool = True) -> _File:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise UnfinishedError(f"{path} is not JSON: {error}") from None
-    for key in twice if warns else ():
-        _log.warning("%s: the key %s is more than once in an object; the last counts", path, key)
     try:
-        return kind.model_validate(document)
+        file = kind.model_validate(document)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_told(error, document, kind)}") from None
+    for key in dict.fromkeys(twice) if warns else ():
+        _log.warning("%s: the key %s is more than once in an object; the last counts", path, key)
+    return file
 
 
 def _last_of_each(pairs: list[tuple[str, Any]], twice: list[str]) -> dict[str, Any]:
