@@ -150,7 +150,7 @@ def test_a_handler_that_never_returns_does_not_keep_the_server_from_ending(
             server.process.terminate()
             assert server.process.wait(30) == 0
             assert call.code() is grpc.StatusCode.UNAVAILABLE
-        assert "Calls that are stuck are left: 1" in server.log.read_text()
+        assert "loads or what is unloaded: 1" in server.log.read_text()
 
 
 IMPORTING = """
@@ -205,7 +205,7 @@ def test_a_load_that_hangs_does_not_keep_the_server_from_ending(
         wait_until(lambda: server.has_said("hangs\n"))
         server.process.terminate()
         assert server.process.wait(20) == 0
-        assert "Calls that are stuck are left: 1" in server.log.read_text()
+        assert "loads or what is unloaded: 1" in server.log.read_text()
 
 
 @pytest.mark.timeout(30)

@@ -106,3 +106,19 @@ def test_of_versions_that_have_ended_the_last_hundred_are_remembered() -> None:
     assert b'version="299"' in text
     assert b'version="100"' not in text
     assert catalog.lease("m", "", CallContext()).servable.version == 300
+
+
+def test_what_fails_to_unload_ends_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(Nothing):
+        def unload(self) -> None:
+            raise SystemExit(3)
+
+    catalog = Catalog()
+    ended = threading.Event()
+    entry = catalog.begin("m", 1)
+    entry.on_end = ended.set
+    catalog.publish("m", entry, Failing(1))
+    entry.retire()
+    assert catalog.unloads.wait(30)
+    assert ended.is_set()
+    assert "Unexpected error while something was unloaded" in caplog.text

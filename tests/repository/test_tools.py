@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,22 @@ import pytest
 import tritonclient.grpc as triton
 from click.testing import CliRunner, Result
 from conftest import ServeModels
-from graphs.graph_site import dummy_graph
+from graphs.graph_site import dummy_graph, ends, python
 
 from kfs.cli import cli
 from kfs.options import VersionPolicy
 from kfs.settings import ModelSettings
+
+ENDLESS = """
+import threading
+
+class OvmsPythonModel:
+    def execute(self, inputs):
+        return []
+
+    def finalize(self):
+        threading.Event().wait()
+"""
 
 
 def check(folder: Path, *configs: dict[str, Any]) -> Result:
@@ -153,19 +166,37 @@ def test_check_says_which_node_of_a_pipeline_is_wrong(folder: Path) -> None:
 
 
 def test_check_finds_what_a_graph_asks_for_in_vain(folder: Path) -> None:
-    for graph, model in (("fine", "good"), ("lost", "none")):
+    for graph, model in (("fine", "good"), ("lost", "none"), ("nested", "fine")):
         (folder / graph).mkdir()
         text = dummy_graph().replace('"dummy"', f'"{model}"')
         (folder / graph / "graph.pbtxt").write_text(text)
     (folder / "fine" / "subconfig.json").write_text('{"model_config_list": [}')
-    done = check_pipelines(folder, mediapipe_config_list=[{"name": "fine"}, {"name": "lost"}])
+    graphs = [{"name": name} for name in ("fine", "lost", "nested")]
+    done = check_pipelines(folder, mediapipe_config_list=graphs)
     assert done.exit_code == 1
     rows = [line for line in done.stdout.splitlines() if "its requests need" in line]
-    assert [row.split()[0] for row in rows] == ["lost"]
+    assert [row.split()[0] for row in rows] == ["lost", "nested"]
     assert "its requests need none: Model with requested name is not found" in rows[0]
+    assert "its requests need fine, which is a graph" in rows[1]
     assert "fine/subconfig.json" in done.stdout
     assert "is not JSON" in done.stdout
-    assert "2 of 4 cannot be served" in done.output
+    assert "3 of 5 cannot be served" in done.output
+
+
+def test_check_ends_though_a_handler_does_not(folder: Path) -> None:
+    text = ends(["OVMS_PY_TENSOR:in"], ["OVMS_PY_TENSOR:out"])
+    (folder / "graph.pbtxt").write_text(text + python("handler", ["IN:in"], ["OUT:out"]))
+    (folder / "handler.py").write_text(ENDLESS)
+    config = {"model_config_list": [], "mediapipe_config_list": [{"name": "g", "base_path": "."}]}
+    (folder / "config.json").write_text(json.dumps(config))
+    code = (
+        "from kfs.cli import main; from kfs.repository import repository; "
+        "repository._END_S = 0.1; main()"
+    )
+    command = [sys.executable, "-c", code, "check", "--config_path", str(folder / "config.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "What is being unloaded is left" in done.stderr
 
 
 def test_check_takes_operations_of_the_user(folder: Path) -> None:

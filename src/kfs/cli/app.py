@@ -238,6 +238,6 @@ def begin_load(server: Server, end: End) -> Future[None]:
 def leave_stuck(n_stuck: int) -> None:
     """End the process at once, with success, where calls are stuck: it would wait for them."""
     if n_stuck:
-        _log.warning("Calls that are stuck are left: %d", n_stuck)
+        _log.warning("What is stuck is left, calls, loads or what is unloaded: %d", n_stuck)
         logging.shutdown()
         os._exit(0)

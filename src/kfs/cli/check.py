@@ -86,6 +86,7 @@ def _look_at(name: str, entry: Entry, catalog: Catalog) -> Iterator[_Finding]:
 def _lack(servable: Servable | None, catalog: Catalog) -> str:
     """What its requests will ask for in vain; empty for nothing."""
     from kfs.errors import ServingError
+    from kfs.repository.catalog import GRAPH
     from kfs.servables.base import CallContext
 
     for name, version in () if servable is None else servable.needs():
@@ -93,6 +94,8 @@ def _lack(servable: Servable | None, catalog: Catalog) -> str:
             catalog.lease(name, version, CallContext()).release()
         except ServingError as error:
             return f"its requests need {name}: {error}"
+        if catalog.find(name, version).kind is GRAPH:
+            return f"its requests need {name}, which is a graph; expected a model or a pipeline"
     return ""
 
 

@@ -107,7 +107,7 @@ class VersionEntry:
         return self.state is State.AVAILABLE
 
     def retire(self) -> None:
-        """Let no new lease begin; the last one to end unloads the servable."""
+        """Let no new lease begin; when the last one has ended, the servable is unloaded."""
         if self.kind.has_versions:
             _log.info("Will unload model: %s; version: %d ...", self.name, self.version)
         self.error = None  # of what is not wanted, it does not matter why it could not be loaded
@@ -126,9 +126,11 @@ class VersionEntry:
             self._unloads.begin(partial(self._unload, servable))
 
     def _unload(self, servable: Servable) -> None:
-        servable.unload()
-        on_end, self.on_end = self.on_end, _nothing  # entries are kept for what they say
-        on_end()
+        try:
+            servable.unload()
+        finally:
+            on_end, self.on_end = self.on_end, _nothing  # entries are kept for what they say
+            on_end()
 
 
 class Lease:

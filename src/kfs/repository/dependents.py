@@ -22,7 +22,7 @@ class Dependents(ABC, Generic[_Spec, _Metrics]):
     """Keeps the pipelines or the graphs of a catalog true to what is wanted of them.
 
     Args:
-        kind: what they are.
+        kind: which of the two they are.
         max_calls: how many calls of each may be under way, streams aside; None for any number.
     """
 

@@ -68,7 +68,7 @@ class Repository:
         self._digest = b""
         #: The default version that was told of each name; None for none.
         self._told: dict[str, int | None] = {}
-        #: Held by who loads and unloads.
+        #: Held by who loads, and chooses what is to be unloaded.
         self._at_work = threading.Lock()
         self.reload_error: str | None = None
 
@@ -131,7 +131,7 @@ class Repository:
         What a call still uses is unloaded when the call ends.
 
         Args:
-            grace_s: seconds that unloading may take, and some more.
+            grace_s: seconds that unloading may take, and `_END_S` more.
 
         Returns:
             Whether it is done: a load that hangs holds everything as it is.
@@ -149,7 +149,8 @@ class Repository:
         finally:
             self._at_work.release()
         if not is_done:
-            _log.warning("What is being unloaded is left: it takes longer")
+            _log.warning("What is being unloaded is left: it takes longer than %g s",
+                         grace_s + _END_S)  # fmt: skip
         return is_done
 
     def _watch(self, interval_s: float) -> None:

@@ -2,42 +2,42 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import logging
+import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import Future
-
-from kfs.helpers import Helpers
 
 _log = logging.getLogger("kfs.repository")
 
-# Those that hang keep their threads; with so many of them, nothing more is unloaded.
-_MAX_THREADS = 64
-
 
 class Unloads:
-    """Threads that unload, so that no call, no look and no end has to wait for it."""
+    """Threads that unload, so that neither a call nor a look for changes has to wait for it."""
 
     def __init__(self) -> None:
-        self._helpers = Helpers(_MAX_THREADS)
-        self._running: set[Future[None]] = set()
+        #: One for each that has begun, set when it is done.
+        self._running: set[threading.Event] = set()
 
     def begin(self, unload: Callable[[], None]) -> None:
-        """Unload on another thread, or here if the system has none for it; errors are logged."""
+        """Unload on a thread of its own, or here if the system has none; errors are logged."""
+        done = threading.Event()
 
         def work() -> None:
             try:
                 unload()
-            except Exception:
+            except BaseException:  # SystemExit, for instance, of a node in Python
                 _log.exception("Unexpected error while something was unloaded")
+            finally:
+                self._running.discard(done)
+                done.set()
 
-        future = self._helpers.call(work)
-        if future is None:
+        self._running.add(done)
+        try:
+            # A daemon: one that hangs does not keep the process from ending.
+            threading.Thread(target=work, name="unload", daemon=True).start()
+        except RuntimeError:
             work()
-        else:
-            self._running.add(future)
-            future.add_done_callback(self._running.discard)
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until all that has begun is done; whether it is."""
-        return not concurrent.futures.wait(list(self._running), timeout_s).not_done
+        end = time.monotonic() + timeout_s
+        return all(done.wait(max(end - time.monotonic(), 0)) for done in list(self._running))
