@@ -413,10 +413,11 @@ def test_the_port_is_open_before_the_models_are_loaded(tmp_path: Path) -> None:
         server.stop(0)
 
 
+@pytest.mark.parametrize("variable", ["PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"])
 def test_the_folder_of_metrics_of_another_program_is_left_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "gone"))
+    monkeypatch.setenv(variable, str(tmp_path / "gone"))
     flags = {"metrics_enable": "true", "rest_port": 0}
     with server_process(tmp_path / "log", **flags) as served:
         served.wait_until_ready()

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from textwrap import indent
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
@@ -32,7 +33,7 @@ from site_of_models import Site, ask
 from wire import Stub, infer_request
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
-from kfs.cli import cli
+from kfs.cli import cli, workers
 from kfs.cli.signals import end_signals
 from kfs.cli.workers import run_workers
 from kfs.digits import MODEL_NAME
@@ -173,6 +174,22 @@ def test_a_worker_that_dies_is_started_again(start: Callable[..., Running], site
     assert other.pid in [worker.pid for worker in running.workers()]
     assert running.on_fresh_connections(10, lambda stub: ask(stub, "m")) == [1.0] * 10
     assert running.stop() == 0
+
+
+def test_a_worker_that_does_not_get_ready_is_started_again_ever_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(workers, "time", SimpleNamespace(monotonic=lambda: now))
+    worker = workers._Worker(1)
+    pauses = []
+    for is_loaded in (False, False, False, True):
+        if is_loaded:
+            worker.has_loaded()
+        now += 100  # for so long it lived
+        worker.put_off("ended")
+        pauses.append(worker.due - now)
+    assert pauses == [2, 4, 8, 1]
 
 
 def test_workers_end_when_their_supervisor_is_gone(start: Callable[..., Running]) -> None:

@@ -361,8 +361,10 @@ def serve(
         drain_s=drain_s,
     )
     os.environ[MAX_PIXELS_VARIABLE] = str(max_image_pixels)  # OpenCV looks when it is imported
-    # Workers are given a folder of ours; in that of another program nothing is counted.
+    # Workers are given a folder of ours; in that of another program nothing is counted. The
+    # library still knows the older name, too.
     os.environ.pop(SHARED_METRICS_VARIABLE, None)
+    os.environ.pop(SHARED_METRICS_VARIABLE.lower(), None)
     bind_no_threads()
     kept_nbytes = kept_memory_mib << 20
     with end_signals() as end:

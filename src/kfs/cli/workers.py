@@ -45,8 +45,9 @@ _READY, _POLL, _POLLED, _STOP = "ready", "poll", "polled", "stop"
 _YOUNG_S = 30.0
 _MIN_BACKOFF_S = 1.0
 _MAX_BACKOFF_S = 60.0
-# What a worker gets to end, after its running calls had their time.
-_END_S = 10.0
+# What a worker gets to end, after its running calls had their time: a second for each of its four
+# kinds of threads to notice, five for a load that hangs, five for what is unloaded, and one more.
+_END_S = 15.0
 
 
 def run_workers(settings: ServerSettings, end: End, set_up: Callable[[], None]) -> int:
@@ -85,9 +86,9 @@ class _Worker:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.is_ready = False
         self._is_polling = False
-        self.started = 0.0
+        #: Since when it takes calls, if it does.
+        self._ready_since: float | None = None
         #: When to start it again.
         self.due = 0.0
         self._backoff_s = _MIN_BACKOFF_S
@@ -101,7 +102,6 @@ class _Worker:
         Raises:
             OSError: the system has no room for it.
         """
-        self.started = time.monotonic()
         context = multiprocessing.get_context("spawn")  # a fork would copy locks that are held
         link, theirs = context.Pipe()
         process = context.Process(
@@ -127,6 +127,13 @@ class _Worker:
             self._is_polling = True
             self._tell(_POLL)
 
+    @property
+    def is_ready(self) -> bool:
+        return self.link is not None and self._ready_since is not None
+
+    def has_loaded(self) -> None:
+        self._ready_since = time.monotonic()
+
     def has_polled(self) -> None:
         self._is_polling = False
 
@@ -146,9 +153,11 @@ class _Worker:
 
     def put_off(self, reason: str) -> None:
         """Choose when to start it again."""
-        young = time.monotonic() - self.started < _YOUNG_S
+        now = time.monotonic()
+        young = self._ready_since is None or now - self._ready_since < _YOUNG_S
+        self._ready_since = None
         self._backoff_s = min(2 * self._backoff_s, _MAX_BACKOFF_S) if young else _MIN_BACKOFF_S
-        self.due = time.monotonic() + self._backoff_s
+        self.due = now + self._backoff_s
         _log.error("Worker %d %s; starting it again in %g s",
                    self.number, reason, self._backoff_s)  # fmt: skip
 
@@ -169,7 +178,6 @@ class _Worker:
         self._process.close()
         self.link.close()
         self._process = self.link = None
-        self.is_ready = False
         return code
 
 
@@ -247,7 +255,7 @@ class _Supervisor:
         if word == _POLLED:
             worker.has_polled()
         elif word == _READY:
-            worker.is_ready = True
+            worker.has_loaded()
             if not self._was_ready and all(other.is_ready for other in self._workers):
                 self._was_ready = True
                 _log.info("Ready")

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from urllib.parse import unquote
 
 # linux/sockios.h: the bytes that the other side has not acknowledged.
@@ -37,7 +37,8 @@ def wait_for_arrival(peer: str, is_awaited: Callable[[], bool]) -> None:
         peer: the client, as `Arrival` takes it.
         is_awaited: whether the client still waits.
     """
-    with closing(Arrival(peer)) as arrival:
+    # Where the kernel does not answer, nothing can be told.
+    with suppress(OSError), closing(Arrival(peer)) as arrival:
         while is_awaited() and not arrival.is_complete():
             time.sleep(_POLL_S)
 

@@ -77,8 +77,9 @@ class ImageFrame:
 
 #: The values of packets, as far as the server knows their types.
 VALUES: dict[PacketType, type | tuple[type, ...]] = {
-    OV_TENSOR: (np.ndarray, StringTensor), OV_TENSORS: list,
-    MP_TENSOR: np.ndarray, MP_TENSORS: list, TF_TENSOR: np.ndarray, TF_TENSORS: list,
+    OV_TENSOR: (np.ndarray, StringTensor), OV_TENSORS: (list, tuple),
+    MP_TENSOR: np.ndarray, MP_TENSORS: (list, tuple),
+    TF_TENSOR: np.ndarray, TF_TENSORS: (list, tuple),
     IMAGE: ImageFrame, PY_TENSOR: pyovms.Tensor,
     REQUEST: pb.ModelInferRequest, RESPONSE: pb.ModelInferResponse,
 }  # fmt: skip
