@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
@@ -12,6 +13,7 @@ from kfs.errors import ServingError
 from kfs.metrics.registry import Metrics
 from kfs.metrics.servables import RequestMetrics
 from kfs.repository.catalog import Catalog
+from kfs.repository.unloads import Unloads
 from kfs.servables.base import CallContext, Servable
 from kfs.signature import Signature
 from kfs.tensors.arrays import NOWHERE, Array, TensorMap
@@ -122,3 +124,15 @@ def test_what_fails_to_unload_ends_all_the_same(caplog: pytest.LogCaptureFixture
     assert catalog.unloads.wait(30)
     assert ended.is_set()
     assert "Unexpected error while something was unloaded" in caplog.text
+
+
+def test_nothing_is_left_of_what_is_unloaded_when_that_is_done() -> None:
+    unloads = Unloads()
+    for _ in range(20):
+        servable = Nothing(1)
+        gone = threading.Event()
+        weakref.finalize(servable, gone.set)
+        unloads.begin(servable.unload)
+        del servable
+        assert unloads.wait(30)
+        assert gone.is_set()

@@ -20,10 +20,14 @@ class Unloads:
     def begin(self, unload: Callable[[], None]) -> None:
         """Unload on a thread of its own, or here if the system has none; errors are logged."""
         done = threading.Event()
+        # Taken out to be called, so that all of it is gone when it is done: the interpreter must
+        # not end while a daemon destroys a model.
+        waiting = [unload]
+        del unload
 
         def work() -> None:
             try:
-                unload()
+                waiting.pop()()
             except BaseException:  # SystemExit, for instance, of a node in Python
                 _log.exception("Unexpected error while something was unloaded")
             finally:
