@@ -126,9 +126,9 @@ def test_what_fails_to_unload_ends_all_the_same(caplog: pytest.LogCaptureFixture
     assert "Unexpected error while something was unloaded" in caplog.text
 
 
-def test_nothing_is_left_of_what_is_unloaded_when_that_is_done() -> None:
+def test_nothing_is_left_of_what_is_unloaded_when_that_is_done(busy_threads: None) -> None:
     unloads = Unloads()
-    for _ in range(20):
+    for _ in range(500):
         servable = Nothing(1)
         gone = threading.Event()
         weakref.finalize(servable, gone.set)
