@@ -86,15 +86,16 @@ def _look_at(name: str, entry: Entry, catalog: Catalog) -> Iterator[_Finding]:
 def _lack(servable: Servable | None, catalog: Catalog) -> str:
     """What its requests will ask for in vain; empty for nothing."""
     from kfs.errors import ServingError
-    from kfs.repository.catalog import GRAPH
     from kfs.servables.base import CallContext
+    from kfs.servables.graph import Graph
 
     for name, version in () if servable is None else servable.needs():
         try:
-            catalog.lease(name, version, CallContext()).release()
+            with catalog.lease(name, version, CallContext()) as needed:
+                is_graph = isinstance(needed, Graph)
         except ServingError as error:
             return f"its requests need {name}: {error}"
-        if catalog.find(name, version).kind is GRAPH:
+        if is_graph:
             return f"its requests need {name}, which is a graph; expected a model or a pipeline"
     return ""
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from kfs.errors import ModelLoadError
+from kfs.metrics.registry import Metrics
 from kfs.metrics.servables import ServableMetrics
 from kfs.repository.catalog import Catalog, Kind
 from kfs.servables.base import Servable
@@ -15,20 +16,23 @@ from kfs.servables.base import Servable
 _log = logging.getLogger("kfs.repository")
 
 _Spec = TypeVar("_Spec")
-_Metrics = TypeVar("_Metrics", bound=ServableMetrics)
+_Counts = TypeVar("_Counts", bound=ServableMetrics)
 
 
-class Dependents(ABC, Generic[_Spec, _Metrics]):
+class Dependents(ABC, Generic[_Spec, _Counts]):
     """Keeps the pipelines or the graphs of a catalog true to what is wanted of them.
 
     Args:
-        kind: which of the two they are.
+        metrics: where everything is counted.
         max_calls: how many calls of each may be under way, streams aside; None for any number.
     """
 
-    def __init__(self, catalog: Catalog, kind: Kind, max_calls: int | None) -> None:
+    #: Which of the two they are.
+    _kind: ClassVar[Kind]
+
+    def __init__(self, catalog: Catalog, metrics: Metrics, max_calls: int | None) -> None:
         self._catalog = catalog
-        self._kind = kind
+        self._metrics = metrics
         self._max_calls = max_calls
         self._specs: Mapping[str, _Spec] = {}
         #: What each was made of when it was loaded last.
@@ -84,10 +88,10 @@ class Dependents(ABC, Generic[_Spec, _Metrics]):
         """What one is made of, its spec among it; `before` when that cannot be told now."""
 
     @abstractmethod
-    def _metrics_of(self, name: str) -> _Metrics: ...
+    def _metrics_of(self, name: str) -> _Counts: ...
 
     @abstractmethod
-    def _make(self, spec: _Spec, metrics: _Metrics) -> Servable:
+    def _make(self, spec: _Spec, metrics: _Counts) -> Servable:
         """
         Raises:
             ModelLoadError: it cannot be served.

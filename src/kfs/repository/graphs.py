@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from kfs.metrics.registry import Metrics
 from kfs.metrics.servables import GraphMetrics
-from kfs.repository.catalog import GRAPH, Catalog
+from kfs.repository.catalog import GRAPH
 from kfs.repository.dependents import Dependents
 from kfs.servables.graph import Graph
 from kfs.settings import GraphSettings
@@ -29,9 +28,7 @@ class Graphs(Dependents[GraphSettings, GraphMetrics]):
     them. An open stream goes on with the graph it began with.
     """
 
-    def __init__(self, catalog: Catalog, metrics: Metrics, max_calls: int | None) -> None:
-        super().__init__(catalog, GRAPH, max_calls)
-        self._metrics = metrics
+    _kind = GRAPH
 
     def _parts(self, settings: GraphSettings, before: object) -> object:
         parts = (settings, digest(settings.path))

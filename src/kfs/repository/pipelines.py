@@ -25,9 +25,10 @@ _log = logging.getLogger("kfs.repository")
 class Pipelines(Dependents[PipelineSpec, RequestMetrics]):
     """Keeps the pipelines of a catalog true to their specs and to the models they use."""
 
+    _kind = PIPELINE
+
     def __init__(self, catalog: Catalog, metrics: Metrics, max_calls: int | None) -> None:
-        super().__init__(catalog, PIPELINE, max_calls)
-        self._metrics = metrics
+        super().__init__(catalog, metrics, max_calls)
         self._libraries: dict[LibrarySpec, Library] = {}
         #: What opening each gave.
         self._by_name: dict[str, Library | PipelineError] = {}
