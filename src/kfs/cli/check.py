@@ -15,6 +15,7 @@ from kfs.cli.console import print_outline, print_table
 
 if TYPE_CHECKING:
     from kfs.repository.catalog import Catalog, Entry
+    from kfs.repository.config import Wanted
     from kfs.servables.base import Servable
 
 
@@ -57,8 +58,7 @@ def check(*, config_path: Path, cpu_extension: Path | None) -> None:
     repository = Repository(catalog, lambda: wanted, config_path, lambda name, serving: None)
     with closing(repository):
         repository.load()
-        findings = [*_look(catalog), *(_Finding(str(path), error=error.removeprefix(f"{path}: "))
-                                       for path, error in wanted.unread.items())]  # fmt: skip
+        findings = [*_look(catalog), *_look_beside(wanted)]
         _report(config_path, findings)
     broken = len({found.name for found in findings if found.error})
     names = len({found.name for found in findings})
@@ -69,6 +69,13 @@ def check(*, config_path: Path, cpu_extension: Path | None) -> None:
 def _look(catalog: Catalog) -> Iterator[_Finding]:
     for name, entry in catalog.snapshot.items():
         yield from _look_at(name, entry, catalog)
+
+
+def _look_beside(wanted: Wanted) -> Iterator[_Finding]:
+    """The files beside graphs that are broken."""
+    for path, file in wanted.beside.items():
+        if file.error is not None:
+            yield _Finding(str(path), error=file.error.removeprefix(f"{path}: "))
 
 
 def _look_at(name: str, entry: Entry, catalog: Catalog) -> Iterator[_Finding]:

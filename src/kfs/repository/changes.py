@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from kfs.options import VersionPolicy
 from kfs.repository.catalog import GRAPH, MODEL, PIPELINE, Kind
-from kfs.repository.config import Wanted
+from kfs.repository.config import FileBeside, Wanted
 from kfs.servables.pipeline import PipelineSpec
 from kfs.settings import ModelSettings
+
+_Spec = TypeVar("_Spec")
 
 
 @dataclass(frozen=True)
@@ -65,40 +68,42 @@ def settle(
         taken: what each known name stands for.
     """
     errors = {name: f"{name}: {reason}" for name, reason in after.broken.items()}
-
-    def choose(names: Collection[str], kind: Kind, what: str) -> set[str]:
-        refused = {name for name in names if taken.get(name, kind) is not kind}
-        for name in refused:
-            errors[name] = f"{what} {name}: the name is that of something else, maybe retired"
-        return set(names) - refused
-
-    models = choose(after.models, MODEL, "model")
-    pipelines = choose(after.pipelines, PIPELINE, "pipeline")
-    graphs = choose(after.graphs, GRAPH, "graph")
+    models = _not_taken(after.models, MODEL, taken, errors)
+    pipelines = _not_taken(after.pipelines, PIPELINE, taken, errors)
+    graphs = _not_taken(after.graphs, GRAPH, taken, errors)
+    models |= {name: found for name, found in before.models.items() if name in after.broken}
+    beside = {path: _recall(file, before.beside.get(path)) for path, file in after.beside.items()}
+    for file in beside.values():
+        if file.error is not None:
+            # What the main file says of a name goes before.
+            kept = (file.names & before.models.keys()) - models.keys() - after.graphs.keys()
+            models |= {name: before.models[name] for name in kept}
+            errors |= {name: f"model {name}: goes on as it was: {file.error}" for name in kept}
     used = _models_of(before.pipelines) & _models_of(after.pipelines)
-    settled = {name: found for name, found in after.models.items() if name in models}
-    settled |= {name: found for name, found in before.models.items() if name in after.broken}
-    unread = {path: before.beside[path] for path in after.unread if path in before.beside}
-    for path, names in unread.items():
-        # What the main file says of a name goes before.
-        for name in (names & before.models.keys()) - settled.keys() - after.graphs.keys():
-            settled[name] = before.models[name]
-            errors[name] = f"model {name}: goes on as it was: {after.unread[path]}"
-    for name in used & settled.keys() & before.models.keys():
-        if settled[name].is_auto and not before.models[name].is_auto:
-            settled[name] = before.models[name]
+    for name in used & models.keys() & before.models.keys():
+        if models[name].is_auto and not before.models[name].is_auto:
+            models[name] = before.models[name]
             errors[name] = (
                 f"model {name}: batch_size or shape auto was asked for, but a pipeline uses the "
                 "model, so it goes on as it was"
             )
-    wanted = replace(
-        after,
-        models=settled,
-        beside={**after.beside, **unread},
-        pipelines={name: found for name, found in after.pipelines.items() if name in pipelines},
-        graphs={name: found for name, found in after.graphs.items() if name in graphs},
-    )
+    wanted = replace(after, models=models, pipelines=pipelines, graphs=graphs, beside=beside)
     return wanted, errors
+
+
+def _not_taken(
+    wanted: Mapping[str, _Spec], kind: Kind, taken: Mapping[str, Kind], errors: dict[str, str]
+) -> dict[str, _Spec]:
+    """Those whose name does not stand for something else; of the others, the errors say so."""
+    free = {name: spec for name, spec in wanted.items() if taken.get(name, kind) is kind}
+    for name in wanted.keys() - free.keys():
+        errors[name] = f"{kind.word} {name}: the name is that of something else, maybe retired"
+    return free
+
+
+def _recall(file: FileBeside, before: FileBeside | None) -> FileBeside:
+    """A file beside a graph; one that is broken, with the names that it brought before."""
+    return file if file.error is None or before is None else replace(file, names=before.names)
 
 
 def _models_of(pipelines: Mapping[str, PipelineSpec]) -> set[str]:

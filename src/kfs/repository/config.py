@@ -5,24 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from kfs import options
-from kfs.repository.folders import (
-    CLOUD_PREFIXES,
-    GRAPH_FILE,
-    SUBCONFIG,
-    find_version_graph,
-    resolve_path,
-)
+from kfs.repository.entries import as_graph, graph_settings, model_settings
 from kfs.repository.schema import (
-    ByTensor,
     ConfigError,
     ConfigFile,
-    GraphConfig,
     ModelConfig,
     Subconfig,
     UnfinishedError,
@@ -40,6 +31,19 @@ _LOOK_S = 0.01
 
 
 @dataclass(frozen=True)
+class FileBeside:
+    """A file beside a graph that names models.
+
+    Attributes:
+        names: those of the models that it brought; of a broken one, what it brought before.
+        error: why it is broken; None while it is not.
+    """
+
+    names: frozenset[str] = frozenset()
+    error: str | None = None
+
+
+@dataclass(frozen=True)
 class Wanted:
     """What an operator wants served.
 
@@ -50,9 +54,8 @@ class Wanted:
         libraries: of custom nodes; None where nothing is said of them, so that they stay.
         folder: where relative paths of libraries begin.
         graphs: by name.
-        files: other files that were read; a change of one is a change of what is wanted.
-        beside: the names of the models that each of them brought.
-        unread: those of them that are broken, and why.
+        files: other files that are looked for; a change of one is a change of what is wanted.
+        beside: those of them that were found.
     """
 
     models: Mapping[str, ModelSettings] = field(default_factory=dict)
@@ -62,8 +65,7 @@ class Wanted:
     folder: Path = Path()
     graphs: Mapping[str, GraphSettings] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
-    beside: Mapping[Path, frozenset[str]] = field(default_factory=dict)
-    unread: Mapping[Path, str] = field(default_factory=dict)
+    beside: Mapping[Path, FileBeside] = field(default_factory=dict)
 
 
 def read_config(path: Path, defaults: ModelSettings) -> Wanted:
@@ -109,28 +111,87 @@ def once_written(read: Callable[[], _Read]) -> _Read:
         time.sleep(_LOOK_S)
 
 
+class _Draft:
+    """What is wanted, as it is put together: who comes first has a name."""
+
+    def __init__(self, defaults: ModelSettings, models: Iterable[ModelSettings] = ()) -> None:
+        self._defaults = defaults
+        self.models = {model.name: model for model in models}
+        self.broken: dict[str, str] = {}
+        self.pipelines: dict[str, PipelineSpec] = {}
+        self.graphs: dict[str, GraphSettings] = {}
+        self.beside: dict[Path, FileBeside] = {}
+
+    def is_new(self, name: str) -> bool:
+        if any(name in taken for taken in (self.models, self.broken, self.pipelines, self.graphs)):
+            _log.warning("%s is configured more than once; the first is served", name)
+            return False
+        return True
+
+    def add_model(self, config: ModelConfig, folder: Path) -> None:
+        if not self.is_new(config.name):
+            return
+        try:
+            self.models[config.name] = model_settings(config, folder, self._defaults)
+        except ValueError as error:
+            self.broken[config.name] = str(error)
+
+    def add_models_beside(self, graph: GraphSettings, main: Path | None) -> None:
+        """The models that a file beside a graph names, unless that is the main file."""
+        found = next((path for path in graph.subconfigs if os.path.isfile(path)), None)
+        if found is None or _are_same(found, main) or found in self.beside:
+            return
+        try:
+            subconfig = read_file(found, Subconfig)
+        except ConfigError as error:
+            _log.error("graph %s: the models beside it are not read: %s", graph.name, error)
+            self.beside[found] = FileBeside(error=str(error))
+            return
+        before = {*self.models, *self.broken}
+        for item in subconfig.model_config_list:
+            if as_graph(item.config, found.parent) is None:
+                self.add_model(item.config, found.parent)
+        self.beside[found] = FileBeside(frozenset({*self.models, *self.broken} - before))
+
+    def finish(
+        self,
+        graphs: Sequence[GraphSettings],
+        libraries: tuple[LibrarySpec, ...] | None = None,
+        folder: Path = Path(),
+    ) -> Wanted:
+        """All of it; whatever else has the name of a graph goes before the graph."""
+        for graph in graphs:
+            if self.is_new(graph.name):
+                self.graphs[graph.name] = graph
+        files = tuple(path for graph in graphs for path in graph.subconfigs)
+        return Wanted(
+            self.models,
+            self.broken,
+            self.pipelines,
+            libraries,
+            folder,
+            self.graphs,
+            files,
+            self.beside,
+        )
+
+
 def _wanted(file: ConfigFile, path: Path, defaults: ModelSettings) -> Wanted:
     folder = path.parent
-    models: dict[str, ModelSettings] = {}
-    broken: dict[str, str] = {}
-    graphs = [_graph_settings(graph, folder) for graph in file.mediapipe_config_list]
+    draft = _Draft(defaults)
+    graphs = [graph_settings(graph, folder) for graph in file.mediapipe_config_list]
     for item in file.model_config_list:
-        config = item.config
-        graph = _as_graph(config, folder)
-        if graph is not None:
-            graphs.append(graph)
+        graph = as_graph(item.config, folder)
+        if graph is None:
+            draft.add_model(item.config, folder)
         else:
-            _add_model(config, folder, defaults, models, broken)
-    beside, unread = _add_submodels(graphs, path, defaults, models, broken)
-    pipelines: dict[str, PipelineSpec] = {}
+            graphs.append(graph)
+    for graph in graphs:
+        draft.add_models_beside(graph, path)
     for pipeline in file.pipeline_config_list:
-        if _is_new(pipeline.name, models, broken, pipelines):
-            pipelines[pipeline.name] = parse(pipeline.model_dump(exclude_none=True))
-    served = _by_name(graphs, models, broken, pipelines)
-    files = _files_beside(graphs)
-    return Wanted(
-        models, broken, pipelines, _libraries(file), folder, served, files, beside, unread
-    )
+        if draft.is_new(pipeline.name):
+            draft.pipelines[pipeline.name] = parse(pipeline.model_dump(exclude_none=True))
+    return draft.finish(graphs, _libraries(file), folder)
 
 
 def _libraries(file: ConfigFile) -> tuple[LibrarySpec, ...] | None:
@@ -144,175 +205,11 @@ def wanted_of(
     models: Sequence[ModelSettings], graphs: Sequence[GraphSettings], defaults: ModelSettings
 ) -> Wanted:
     """The same without a config.json: what flags name, and what files beside graphs add."""
-    by_name = {model.name: model for model in models}
-    broken: dict[str, str] = {}
-    beside, unread = _add_submodels(graphs, None, defaults, by_name, broken)
-    served = _by_name(graphs, by_name, broken)
-    files = _files_beside(graphs)
-    return Wanted(by_name, broken, graphs=served, files=files, beside=beside, unread=unread)
-
-
-def _files_beside(graphs: Iterable[GraphSettings]) -> tuple[Path, ...]:
-    return tuple(path for graph in graphs for path in graph.subconfigs)
-
-
-def _by_name(
-    graphs: Iterable[GraphSettings], *taken: Container[str]
-) -> Mapping[str, GraphSettings]:
-    found: dict[str, GraphSettings] = {}
+    draft = _Draft(defaults, models)
     for graph in graphs:
-        if _is_new(graph.name, found, *taken):
-            found[graph.name] = graph
-    return found
-
-
-def _is_new(name: str, *taken: Container[str]) -> bool:
-    if any(name in names for names in taken):
-        _log.warning("%s is configured more than once; the first is served", name)
-        return False
-    return True
-
-
-def _add_model(
-    config: ModelConfig, folder: Path, defaults: ModelSettings,
-    models: dict[str, ModelSettings], broken: dict[str, str],
-) -> None:  # fmt: skip
-    if not _is_new(config.name, models, broken):
-        return
-    try:
-        models[config.name] = _settings(config, folder, defaults)
-    except ValueError as error:
-        broken[config.name] = str(error)
-
-
-def _graph_settings(config: GraphConfig | ModelConfig, folder: Path) -> GraphSettings:
-    base = folder / (config.base_path or config.name)
-    subconfigs = [config.subconfig] if config.subconfig else [SUBCONFIG, "config.json"]
-    return GraphSettings(
-        config.name,
-        base,
-        base / (config.graph_path or GRAPH_FILE),
-        tuple(base / subconfig for subconfig in subconfigs),
-    )
-
-
-def _as_graph(config: ModelConfig, folder: Path) -> GraphSettings | None:
-    """An entry of a model that is a graph: its graph file is there."""
-    if (config.base_path or "").startswith(CLOUD_PREFIXES):
-        return None
-    settings = _graph_settings(config, folder)
-    if os.path.isfile(settings.path):
-        return settings
-    return find_version_graph(config.name, settings.base_path)
-
-
-def _add_submodels(
-    graphs: Sequence[GraphSettings], main: Path | None, defaults: ModelSettings,
-    models: dict[str, ModelSettings], broken: dict[str, str],
-) -> tuple[Mapping[Path, frozenset[str]], Mapping[Path, str]]:  # fmt: skip
-    """The models that files beside graphs name; those of the main file and the first go before.
-
-    Returns:
-        The names that each file brought; the files that are broken, and why.
-    """
-    beside: dict[Path, frozenset[str]] = {}
-    unread: dict[Path, str] = {}
-    for graph in graphs:
-        found = next((path for path in graph.subconfigs if os.path.isfile(path)), None)
-        if found is None or _are_same(found, main) or found in beside or found in unread:
-            continue
-        try:
-            subconfig = read_file(found, Subconfig)
-        except ConfigError as error:
-            _log.error("graph %s: the models beside it are not read: %s", graph.name, error)
-            unread[found] = str(error)
-            continue
-        before = {*models, *broken}
-        for item in subconfig.model_config_list:
-            if _as_graph(item.config, found.parent) is None:
-                _add_model(item.config, found.parent, defaults, models, broken)
-        beside[found] = frozenset({*models, *broken} - before)
-    return beside, unread
+        draft.add_models_beside(graph, None)
+    return draft.finish(graphs)
 
 
 def _are_same(path: Path, other: Path | None) -> bool:
     return other is not None and os.path.realpath(path) == os.path.realpath(other)
-
-
-def _settings(config: ModelConfig, folder: Path, defaults: ModelSettings) -> ModelSettings:
-    """
-    Raises:
-        ValueError: this entry cannot be served; the option and the reason.
-    """
-    if config.custom_loader_options is not None:
-        raise ValueError("custom_loader_options: custom loaders are not served")
-    if config.stateful:
-        raise ValueError("stateful: OVMS itself dropped stateful models in 2026.3")
-    shapes = _lenient("shape", config.name, config.shape)
-    batch = _lenient_batch(config)
-    if shapes and batch is not None:
-        _log.warning("%s: batch_size is ignored, since shape is given", config.name)
-        batch = None
-    return replace(
-        defaults,
-        name=config.name,
-        base_path=resolve_path(config.base_path, folder),
-        nireq=defaults.nireq if config.nireq is None else config.nireq,
-        plugin_config=config.plugin_config or defaults.plugin_config,
-        target_device=config.target_device or defaults.target_device,
-        version_policy=_strict("model_version_policy", config.model_version_policy),
-        shapes=shapes,
-        batch=batch,
-        layouts=_strict("layout", config.layout),
-        mean=_strict("mean", config.mean),
-        scale=_strict("scale", config.scale),
-        color_format=_strict("color_format", config.color_format),
-        precision=_strict("precision", config.precision),
-        allow_cache=config.allow_cache,
-    )
-
-
-_PARSERS: dict[str, Any] = {
-    "layout": lambda value: options.parse_by_tensor(value, options.parse_layout),
-    "mean": lambda value: options.parse_numbers(str(value)),
-    "scale": lambda value: options.parse_numbers(str(value)),
-    "color_format": options.parse_color_format,
-    "precision": options.parse_precision,
-    "model_version_policy": options.parse_version_policy,
-}
-_ABSENT: dict[str, Any] = {
-    "layout": {}, "mean": (), "scale": (), "model_version_policy": options.VersionPolicy(),
-}  # fmt: skip
-
-
-def _strict(option: str, value: object) -> Any:
-    if value is None:
-        return _ABSENT.get(option)
-    try:
-        return _PARSERS[option](value)
-    except ValueError as error:
-        raise ValueError(f"{option}: {error}") from None
-
-
-def _lenient(option: str, model: str, value: ByTensor | None) -> dict[str, options.Shape]:
-    """Shapes; a malformed one is left out with a warning, as OVMS does."""
-    if value is None:
-        return {}
-    parts = {options.UNNAMED: value} if isinstance(value, str) else value
-    shapes: dict[str, options.Shape] = {}
-    for name, text in parts.items():
-        try:
-            shapes[name] = options.parse_shape(text)
-        except ValueError as error:
-            _log.warning("%s: %s is ignored: %s", model, option, error)
-    return shapes
-
-
-def _lenient_batch(config: ModelConfig) -> options.Batch | None:
-    if config.batch_size is None:
-        return None
-    try:
-        return options.parse_batch(config.batch_size)
-    except ValueError as error:
-        _log.warning("%s: batch_size is ignored: %s", config.name, error)
-        return None
