@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.cli import cli
 from kfs.cli.console import print_table
-from kfs.cli.serve import REFUSED
+from kfs.cli.refused import REFUSED
 from kfs.digits import images
 from kfs.errors import ModelLoadError
 from kfs.servables.model import Model

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -17,6 +17,7 @@ from kfs.cli.cores import bind_no_threads
 from kfs.cli.malloc import keep_freed_memory
 from kfs.cli.model_options import OF_ONE_MODEL, check_together, model_options
 from kfs.cli.numbers import Whole
+from kfs.cli.refused import refused_flags
 from kfs.cli.signals import end_signals
 from kfs.digits import MODEL_NAME, MODEL_PATH, images
 from kfs.metrics.families import DEFAULT, check_names
@@ -29,95 +30,8 @@ from kfs.settings import (
     ServerSettings,
 )
 
-_NO_REST = "there is no REST inference here, only gRPC"
-_NO_GENAI = "generative pipelines and model downloads are no part of this server"
-_NO_EDIT = "this server does not edit configuration files"
-_NO_LIST = "kfs-fast models lists what a server has"
-_NO_STATE = "stateful models were dropped by OVMS itself in 2026.3"
-_NO_QUOTA = "gRPC for Python has no memory quota; limit the memory of the process instead"
-#: Flags of OVMS that are never served, and why.
-REFUSED = {
-    "grpc_memory_quota": _NO_QUOTA,
-    "rest_workers": _NO_REST,
-    "allow_credentials": _NO_REST,
-    "allowed_headers": _NO_REST,
-    "allowed_methods": _NO_REST,
-    "allowed_origins": _NO_REST,
-    "api_key_file": _NO_REST,
-    "allowed_local_media_path": _NO_GENAI,
-    "allowed_media_domains": _NO_GENAI,
-    "verbose_response": _NO_REST,
-    "pull": _NO_GENAI,
-    "source_model": _NO_GENAI,
-    "model_repository_path": _NO_GENAI,
-    "task": _NO_GENAI,
-    "gguf_filename": _NO_GENAI,
-    "overwrite_models": _NO_GENAI,
-    **dict.fromkeys(
-        (
-            "source_loras",
-            "weight_format",
-            "vocoder",
-            "extra_quantization_params",
-            "draft_source_model",
-            "cache_size",
-            "max_num_seqs",
-            "max_num_batched_tokens",
-            "enable_prefix_caching",
-            "dynamic_split_fuse",
-            "kv_cache_precision",
-            "pipeline_type",
-            "max_prompt_len",
-            "model_distribution_policy",
-            "reasoning_parser",
-            "tool_parser",
-            "enable_tool_guided_generation",
-            "normalize",
-            "truncate",
-            "pooling",
-            "num_streams",
-            "resolution",
-            "num_images_per_prompt",
-            "default_resolution",
-            "max_resolution",
-        ),
-        _NO_GENAI,
-    ),
-    "trace_path": "there is no tracing of this kind here; --log_level DEBUG tells of every request",
-    "list_models": _NO_LIST,
-    "add_to_config": _NO_EDIT,
-    "remove_from_config": _NO_EDIT,
-    "configure": _NO_EDIT,
-    "stateful": _NO_STATE,
-    "sequence_cleaner_poll_wait_minutes": _NO_STATE,
-    "idle_sequence_cleanup": _NO_STATE,
-    "low_latency_transformation": _NO_STATE,
-    "max_sequence_number": _NO_STATE,
-}
-
 # Python refuses to read very long numbers.
 _MAX_DIGITS = 100
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-
-def _refuse(context: click.Context, option: click.Parameter, value: object) -> None:
-    if value not in (None, "false"):
-        raise click.UsageError(f"--{option.name}: {REFUSED[str(option.name)]}")
-
-
-def _refused_flags(command: _Command) -> _Command:
-    """Understand the flags, so that they are refused by name and not as unknown.
-
-    Each may have a value, as every switch of OVMS may.
-    """
-    for name in REFUSED:
-        command = click.option(
-            f"--{name}", is_flag=False, flag_value="true", default=None, hidden=True,
-            callback=_refuse, expose_value=False,
-        )(command)  # fmt: skip
-    return command
-
 
 #: The sections of --help, and the options in each; what is in none of them comes last.
 _SECTIONS = {
@@ -276,7 +190,7 @@ def _choose_metrics(
 @click.option("--grpc_workers", "--workers", "n_workers", metavar="N", default=1,
               type=Whole(1, 1024), show_default=True,
               help="Server processes on the port, each with its part of the cores.")  # fmt: skip
-@_refused_flags
+@refused_flags
 def serve(
     *,
     model_name: str | None,
@@ -316,10 +230,7 @@ def serve(
     except OSError as error:
         raise click.ClickException(f"--log_path {log_path}: {error.strerror}") from None
     check_together(model_values)
-    if (certificate_path is None) != (key_path is None):
-        raise click.UsageError("--grpc_certificate_path and --grpc_key_path need each other")
-    if client_ca_path is not None and certificate_path is None:
-        raise click.UsageError("--grpc_ca_path needs --grpc_certificate_path and --grpc_key_path")
+    _check_tls(certificate_path, key_path, client_ca_path)
     metrics = _choose_metrics(metrics_enable, metric_names, rest_port)
     if n_workers > 1 and any(host.startswith("unix:") for host in grpc_bind_address):
         raise click.UsageError("--workers needs ports; a unix: socket takes one process")
@@ -328,15 +239,7 @@ def serve(
     models: tuple[ModelSettings, ...] = ()
     graphs: tuple[GraphSettings, ...] = ()
     if config_path is None:
-        name, path = _choose_model(model_name, model_path)
-        if model_path is None:
-            _tell_of_example(name, port)
-        graph = find_graph(name, Path(path)) if model_path is not None else None
-        if graph is None:
-            models = (ModelSettings(name, path, **model_values),)
-        else:
-            _refuse_flags_of_models(graph)
-            graphs = (graph,)
+        models, graphs = _choose_servable(model_name, model_path, port, model_values)
     else:
         _refuse_flags_of_one_model(config_path)
     settings = ServerSettings(
@@ -360,11 +263,7 @@ def serve(
         grpc_channel_arguments=grpc_channel_arguments,
         drain_s=drain_s,
     )
-    os.environ[MAX_PIXELS_VARIABLE] = str(max_image_pixels)  # OpenCV looks when it is imported
-    # Workers are given a folder of ours; in that of another program nothing is counted. The
-    # library still knows the older name, too.
-    os.environ.pop(SHARED_METRICS_VARIABLE, None)
-    os.environ.pop(SHARED_METRICS_VARIABLE.lower(), None)
+    _set_environment(max_image_pixels)
     bind_no_threads()
     kept_nbytes = kept_memory_mib << 20
     with end_signals() as end:
@@ -379,10 +278,25 @@ def serve(
         sys.exit(run(settings, end))
 
 
+def _set_environment(max_image_pixels: int) -> None:
+    os.environ[MAX_PIXELS_VARIABLE] = str(max_image_pixels)  # OpenCV looks when it is imported
+    # Workers are given a folder of ours; in that of another program nothing is counted. The
+    # library still knows the older name, too.
+    os.environ.pop(SHARED_METRICS_VARIABLE, None)
+    os.environ.pop(SHARED_METRICS_VARIABLE.lower(), None)
+
+
 def _begin_worker(set_up_logging: Callable[[], None], kept_nbytes: int) -> None:
     show_any_text()
     set_up_logging()
     keep_freed_memory(kept_nbytes)
+
+
+def _check_tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> None:
+    if (certificate is None) != (key is None):
+        raise click.UsageError("--grpc_certificate_path and --grpc_key_path need each other")
+    if client_ca is not None and certificate is None:
+        raise click.UsageError("--grpc_ca_path needs --grpc_certificate_path and --grpc_key_path")
 
 
 def _tell_of_example(name: str, port: int) -> None:
@@ -415,6 +329,20 @@ def _refuse_flags_of_models(graph: GraphSettings) -> None:
         raise click.UsageError(
             f"{flag} is for models, and {graph.path} is a graph: say it in its subconfig.json"
         )
+
+
+def _choose_servable(
+    name: str | None, path: str | None, port: int, values: dict[str, Any]
+) -> tuple[tuple[ModelSettings, ...], tuple[GraphSettings, ...]]:
+    """The model or the graph that flags name, or the bundled example."""
+    name, found = _choose_model(name, path)
+    if path is None:
+        _tell_of_example(name, port)
+    graph = None if path is None else find_graph(name, Path(found))
+    if graph is None:
+        return (ModelSettings(name, found, **values),), ()
+    _refuse_flags_of_models(graph)
+    return (), (graph,)
 
 
 def _choose_model(name: str | None, path: str | None) -> tuple[str, Path | str]:
