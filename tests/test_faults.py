@@ -90,16 +90,17 @@ def test_the_http_port_waits_for_a_descriptor(site: Site, caplog: pytest.LogCapt
     def told() -> list[str]:
         return [each.getMessage() for each in caplog.records if each.threadName == "side-port"]
 
-    with socket.socket() as client:
-        with without_descriptors():
-            client.connect(("127.0.0.1", site.server.rest_port))
-            client.sendall(b"GET /v2/health/live HTTP/1.1\r\n\r\n")
-            wait_until(lambda: bool(told()))
-            client.settimeout(0.3)
-            with pytest.raises(TimeoutError):
-                client.recv(1)
-        client.settimeout(10)
-        assert client.recv(1000).startswith(b"HTTP/1.1 200 OK")
+    for _ in range(2):
+        with socket.socket() as client:
+            with without_descriptors():
+                client.connect(("127.0.0.1", site.server.rest_port))
+                client.sendall(b"GET /v2/health/live HTTP/1.1\r\n\r\n")
+                wait_until(lambda: bool(told()))
+                client.settimeout(0.3)
+                with pytest.raises(TimeoutError):
+                    client.recv(1)
+            client.settimeout(10)
+            assert client.recv(1000).startswith(b"HTTP/1.1 200 OK")
     assert told() == ["The HTTP port takes no connection: Too many open files"]
 
 

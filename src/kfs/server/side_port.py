@@ -28,6 +28,8 @@ _ONLY_GET = b'{"error": "Only GET; inference and the rest of the API are on the 
 # What the system says when it has no room for a connection, and how long to leave it alone then.
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _REST_S = 0.1
+# At the limit, connections are taken and not taken in turn.
+_TELL_EVERY_S = 60.0
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
@@ -128,18 +130,16 @@ class _Accept:
 
     def __init__(self, accept: Callable[[], Any]) -> None:
         self._accept = accept
-        self._is_told = False
+        self._tell_from_s = time.monotonic()
 
     def __call__(self) -> Any:
         try:
-            taken = self._accept()
+            return self._accept()
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise
-            if not self._is_told:
+            if time.monotonic() >= self._tell_from_s:
                 _log.warning("The HTTP port takes no connection: %s", error.strerror)
-            self._is_told = True
+                self._tell_from_s = time.monotonic() + _TELL_EVERY_S
             time.sleep(_REST_S)
             return None
-        self._is_told = False
-        return taken
