@@ -24,7 +24,7 @@ from kfs._fast.strings import ITEMSIZE
 from kfs.cli.app import Server, StartError, begin_load, run
 from kfs.cli.signals import End, end_signals
 from kfs.errors import ModelLoadError, ServingError
-from kfs.repository.catalog import State
+from kfs.repository.versions import State
 from kfs.servables.base import CallContext
 from kfs.servables.model import Model, slots
 from kfs.settings import ModelSettings

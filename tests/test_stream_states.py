@@ -27,7 +27,7 @@ from site_of_models import ONES, Site, plus
 from wire import infer_request
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
-from kfs.repository.catalog import State, VersionEntry
+from kfs.repository.versions import State, VersionEntry
 
 EXAMPLES = max(int(os.environ.get("KFS_HYPOTHESIS_EXAMPLES", "300")) // 30, 5)
 KINDS = ["model", "pipeline", "graph"]

@@ -15,7 +15,7 @@ from wire import Stub, infer_request
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.cli.app import Server
-from kfs.repository.catalog import PIPELINE
+from kfs.repository.versions import PIPELINE
 
 CONFIGS = [
     entry(["b"], [model("n", "dummy", b="request.b")], name="one", a="n.a"),

@@ -14,8 +14,9 @@ import click
 from kfs.cli.console import print_outline, print_table
 
 if TYPE_CHECKING:
-    from kfs.repository.catalog import Catalog, Entry
+    from kfs.repository.catalog import Catalog
     from kfs.repository.config import Wanted
+    from kfs.repository.versions import Entry
     from kfs.servables.base import Servable
 
 

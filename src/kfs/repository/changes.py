@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from kfs.options import VersionPolicy
-from kfs.repository.catalog import GRAPH, MODEL, PIPELINE, Kind
 from kfs.repository.config import FileBeside, Wanted
+from kfs.repository.versions import GRAPH, MODEL, PIPELINE, Kind
 from kfs.servables.pipeline import PipelineSpec
 from kfs.settings import ModelSettings
 

@@ -10,7 +10,8 @@ from typing import ClassVar, Generic, TypeVar
 from kfs.errors import ModelLoadError
 from kfs.metrics.registry import Metrics
 from kfs.metrics.servables import ServableMetrics
-from kfs.repository.catalog import Catalog, Kind
+from kfs.repository.catalog import Catalog
+from kfs.repository.versions import Kind
 from kfs.servables.base import Servable
 
 _log = logging.getLogger("kfs.repository")

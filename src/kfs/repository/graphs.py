@@ -6,8 +6,8 @@ import hashlib
 from pathlib import Path
 
 from kfs.metrics.servables import GraphMetrics
-from kfs.repository.catalog import GRAPH
 from kfs.repository.dependents import Dependents
+from kfs.repository.versions import GRAPH
 from kfs.servables.graph import Graph
 from kfs.settings import GraphSettings
 

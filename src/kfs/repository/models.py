@@ -9,9 +9,10 @@ from collections.abc import Callable, Collection, Container, Iterator, Mapping, 
 from kfs.errors import ModelLoadError
 from kfs.metrics.registry import Metrics
 from kfs.metrics.servables import ModelMetrics
-from kfs.repository.catalog import Catalog, VersionEntry
+from kfs.repository.catalog import Catalog
 from kfs.repository.changes import needs_reload
 from kfs.repository.storage import NoAnswerError, PatientStorage, look_at, open_storage
+from kfs.repository.versions import VersionEntry
 from kfs.servables.model import Model
 from kfs.settings import ModelSettings
 

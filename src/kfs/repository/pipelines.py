@@ -8,8 +8,9 @@ from pathlib import Path
 
 from kfs.metrics.registry import Metrics
 from kfs.metrics.servables import RequestMetrics
-from kfs.repository.catalog import PIPELINE, Catalog, Entry
+from kfs.repository.catalog import Catalog
 from kfs.repository.dependents import Dependents
+from kfs.repository.versions import PIPELINE, Entry
 from kfs.servables.pipeline import (
     Library,
     LibrarySpec,

@@ -10,13 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from kfs.metrics.registry import Metrics
-from kfs.repository.catalog import GRAPH, PIPELINE, Catalog, Entry, Kind
+from kfs.repository.catalog import Catalog
 from kfs.repository.changes import compare, settle
 from kfs.repository.config import Wanted, once_written
 from kfs.repository.graphs import Graphs, digest
 from kfs.repository.models import Models
 from kfs.repository.pipelines import Pipelines
 from kfs.repository.schema import ConfigError
+from kfs.repository.versions import GRAPH, PIPELINE, Entry, Kind
 
 _log = logging.getLogger("kfs.repository")
 

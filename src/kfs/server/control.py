@@ -7,7 +7,8 @@ from collections.abc import Callable
 from kfs import __version__
 from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.errors import ServingError
-from kfs.repository.catalog import Catalog, State, VersionEntry, available_servable
+from kfs.repository.catalog import Catalog, available_servable
+from kfs.repository.versions import State, VersionEntry
 from kfs.signature import TensorSpec
 
 SERVER_NAME = "kfs-fast"
