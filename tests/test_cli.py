@@ -303,6 +303,7 @@ def test_help_names_every_flag_but_those_never_served() -> None:
         (["--help"], 0, "A KServe v2 gRPC inference server"),
         (["--version"], 0, "kfs-fast, version"),
         (["serve", "--help"], 0, "--model_name"),
+        (["serve", "--version"], 0, "kfs-fast, version"),
         (["nope"], 64, "No such command"),
         (["serve", "--nope"], 64, "No such option"),
         (["serve", "--model_name", "m"], 64, "--model_name needs --model_path"),
@@ -386,6 +387,7 @@ def test_no_flag_is_ignored_in_silence(flag: str) -> None:
         ["--metrics_enable", "--rest_port", "0"],
         ["--metrics_enable=false"],
         ["--stateful=false"],
+        ["--idle_unload_timeout_seconds", "0", "--grpc_memory_quota=0"],
     ],
 )
 def test_flags_that_ask_for_nothing_special_are_taken(

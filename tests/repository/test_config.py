@@ -106,6 +106,20 @@ def test_a_malformed_shape_or_batch_is_left_out_with_a_warning(
     assert "m: batch_size is ignored: expected a size" in caplog.text
 
 
+def test_groups_of_what_may_be_unloaded_change_nothing(tmp_path: Path) -> None:
+    named, plain = (
+        read(
+            tmp_path,
+            {
+                **models({"name": "m", "base_path": "m", **group}),
+                "mediapipe_config_list": [{"name": "g", **group}],
+            },
+        )
+        for group in ({"group_name": "rag"}, {})
+    )
+    assert named == plain
+
+
 def test_the_first_of_two_with_one_name_is_served(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -14,10 +14,14 @@ _NO_GENAI = "generative pipelines and model downloads are no part of this server
 _NO_EDIT = "this server does not edit configuration files"
 _NO_LIST = "kfs-fast models lists what a server has"
 _NO_STATE = "stateful models were dropped by OVMS itself in 2026.3"
+_NO_IDLE = "what is loaded stays loaded; nothing is unloaded for being idle"
+_NO_LAXITY = "a request has the inputs of its model, no more and no fewer"
 _NO_QUOTA = "gRPC for Python has no memory quota; limit the memory of the process instead"
 #: Flags of OVMS that are never served, and why.
 REFUSED = {
     "grpc_memory_quota": _NO_QUOTA,
+    "idle_unload_timeout_seconds": _NO_IDLE,
+    "disable_input_count_validation": _NO_LAXITY,
     "rest_workers": _NO_REST,
     "allow_credentials": _NO_REST,
     "allowed_headers": _NO_REST,
@@ -41,6 +45,7 @@ REFUSED = {
             "extra_quantization_params",
             "draft_source_model",
             "cache_size",
+            "cache_interval_multiplier",
             "max_num_seqs",
             "max_num_batched_tokens",
             "enable_prefix_caching",
@@ -48,6 +53,7 @@ REFUSED = {
             "kv_cache_precision",
             "pipeline_type",
             "max_prompt_len",
+            "max_length",
             "model_distribution_policy",
             "reasoning_parser",
             "tool_parser",
@@ -67,6 +73,7 @@ REFUSED = {
     "list_models": _NO_LIST,
     "add_to_config": _NO_EDIT,
     "remove_from_config": _NO_EDIT,
+    "group_name": _NO_EDIT,
     "configure": _NO_EDIT,
     "stateful": _NO_STATE,
     "sequence_cleaner_poll_wait_minutes": _NO_STATE,
@@ -77,7 +84,7 @@ REFUSED = {
 
 
 def _refuse(context: click.Context, option: click.Parameter, value: object) -> None:
-    if value not in (None, "false"):
+    if value not in (None, "false", "0"):  # as what is asked for is off
         raise click.UsageError(f"--{option.name}: {REFUSED[str(option.name)]}")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from kfs import __version__
 from kfs.cli.console import LOG_LEVELS, set_up_logging, show_any_text
 from kfs.cli.cores import bind_no_threads
 from kfs.cli.malloc import keep_freed_memory
@@ -190,6 +191,7 @@ def _choose_metrics(
 @click.option("--grpc_workers", "--workers", "n_workers", metavar="N", default=1,
               type=Whole(1, 1024), show_default=True,
               help="Server processes on the port, each with its part of the cores.")  # fmt: skip
+@click.version_option(__version__, prog_name="kfs-fast")
 @refused_flags
 def serve(
     *,

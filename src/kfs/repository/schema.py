@@ -57,6 +57,8 @@ class _CustomLoaderOptions(BaseModel):
 
 
 class ModelConfig(_Closed):
+    """One model, or a graph; `group_name` is what OVMS unloads it with when they are idle."""
+
     name: Name
     base_path: str | None = None
     batch_size: Count | str | None = None
@@ -74,6 +76,7 @@ class ModelConfig(_Closed):
     custom_loader_options: _CustomLoaderOptions | None = None
     graph_path: str | None = None
     subconfig: str | None = None
+    group_name: str | None = None
     stateful: bool | None = None
     idle_sequence_cleanup: bool | None = None
     low_latency_transformation: bool | None = None
@@ -139,6 +142,7 @@ class GraphConfig(_Closed):
     base_path: str | None = None
     graph_path: str | None = None
     subconfig: str | None = None
+    group_name: str | None = None
 
 
 class CustomLoader(_Closed):
