@@ -52,12 +52,16 @@ BROKEN = {
     "no text format": ("{", "no CalculatorGraphConfig in text format"),
     "unknown field": (IN_OUT + "inputs: 3", 'has no field named "inputs"'),
     "unknown options": (
-        IN_OUT + 'node { calculator: "AddOne" node_options: { [type.googleapis.com/a.B]: {} } }',
-        "a.B not found",
+        IN_OUT + 'node { calculator: "AddOne"\nnode_options: { [type.googleapis.com / a.B]: {} } }',
+        "line 4: there are no options a.B; known are those of ImageTransformationCalculator, Open",
+    ),
+    "unknown options of the older form": (
+        IN_OUT + 'node { calculator: "AddOne"\noptions: { [a.B.ext] {} } }',
+        "line 4: there are no options a.B.ext; known are those of ImageTransformationCalculator, ",
     ),
     "unknown options by their name": (
         IN_OUT + 'node { calculator: "AddOne" node_options: { type_url: "x/a.B" value: "x" } }',
-        "node AddOne, node_options: a.B not found",
+        "node AddOne, node_options: there are no options a.B; known are those of Image",
     ),
     "options that are none": (
         IN_OUT + 'node { calculator: "AddOne" node_options: { type_url: '

@@ -24,6 +24,10 @@ _PORT = re.compile(r"(?:([A-Z_][A-Z0-9_]*):(?:(0|[1-9][0-9]*):)?)?([a-z_][a-z0-9
 _TAG_INDEX = re.compile(r"([A-Z_][A-Z0-9_]*)?(?::(0|[1-9][0-9]*))?")
 _QUEUE = re.compile(r"^\s*#\s*OVMS_GRAPH_QUEUE_MAX_SIZE:[ \t]*(.*?)[ \t]*$", re.MULTILINE)
 
+# What protobuf says of options that it does not know.
+_UNKNOWN_OPTIONS = re.compile(r'.*(?:Type (\S+) not found|Extension "(\S+)" not registered)')
+_OPTIONS = "CalculatorOptions"
+
 _OUTPUT_HANDLER = "InOrderOutputStreamHandler"
 
 #: How many packets an input of a node holds before the client has to wait, unless it is said.
@@ -132,7 +136,7 @@ def parse_graph(text: str) -> GraphSpec:
     try:
         text_format.Parse(text, config, descriptor_pool=POOL)
     except (text_format.ParseError, EncodeError, UnicodeDecodeError) as error:
-        raise GraphError(f"the file is no CalculatorGraphConfig in text format: {error}") from None
+        raise GraphError(_why_unread(str(error), text)) from None
     missing = _missing_fields(config)
     if missing:
         raise GraphError(f"required fields are missing: {', '.join(missing)}")
@@ -156,6 +160,21 @@ def parse_graph(text: str) -> GraphSpec:
         max_queue_size=_max_queue_size(config),
         is_queued=_is_queued(text),
     )
+
+
+def _why_unread(reason: str, text: str) -> str:
+    unknown = _UNKNOWN_OPTIONS.match(reason)
+    if unknown is None:
+        return f"the file is no CalculatorGraphConfig in text format: {reason}"
+    name = unknown[1] or unknown[2]
+    line = 1 + text.count("\n", 0, max(0, text.find(name)))
+    return f"line {line}: {_no_options(name)}"
+
+
+def _no_options(name: str) -> str:
+    known = (kind.removesuffix("Options") for kind in pb.DESCRIPTOR.message_types_by_name
+             if kind.endswith(_OPTIONS) and kind != _OPTIONS)  # fmt: skip
+    return f"there are no options {name}; known are those of {', '.join(sorted(known))}"
 
 
 def _missing_fields(message: Message) -> list[str]:
@@ -280,7 +299,7 @@ def _unpack(packed: Message, where: str) -> Message:
         message: Message = GetMessageClass(POOL.FindMessageTypeByName(name))()
         message.ParseFromString(packed.value)  # type: ignore[attr-defined]
     except KeyError:
-        raise GraphError(f"{where}, node_options: {name} not found") from None
+        raise GraphError(f"{where}, node_options: {_no_options(name)}") from None
     except DecodeError as error:
         raise GraphError(f"{where}, node_options: the value is no {name}: {error}") from None
     missing = _missing_fields(message)
