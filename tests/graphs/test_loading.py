@@ -401,6 +401,20 @@ def test_a_broken_file_beside_a_graph_leaves_the_graph(site: Site) -> None:
     assert ask(stub, request("good", **{"in": ONES}))["out"] == [2.0] * 10
 
 
+def test_a_config_json_of_another_program_beside_a_graph_says_nothing(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = add_graph(site, "good", dummy_graph())
+    (folder / "config.json").write_text('{"model_type": "llama", "vocab_size": 32000}')
+    site.write()
+    done = CliRunner().invoke(cli, ["check", "--config_path", str(site.root / "config.json")])
+    assert (done.exit_code, "Everything is fine" in done.output) == (0, True)
+    assert "not read" not in caplog.text
+    write_subconfig(folder / "config.json", inner="inner")
+    plus(folder / "inner" / "1", 5)
+    assert ask_model(site.start(), "inner") == 5
+
+
 def test_models_go_on_while_the_file_beside_a_graph_is_broken(site: Site) -> None:
     folder = add_graph(site, "good", dummy_graph().replace("dummy", "inner"))
     plus(folder / "inner" / "1", 5)

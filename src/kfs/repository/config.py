@@ -17,6 +17,7 @@ from kfs.repository.schema import (
     ModelConfig,
     Subconfig,
     UnfinishedError,
+    may_name_models,
     read_file,
 )
 from kfs.servables.pipeline.spec import LibrarySpec, PipelineSpec, parse
@@ -140,6 +141,8 @@ class _Draft:
         """The models that a file beside a graph names, unless that is the main file."""
         found = next((path for path in graph.subconfigs if os.path.isfile(path)), None)
         if found is None or _are_same(found, main) or found in self.beside:
+            return
+        if found in graph.subconfigs[1:] and not may_name_models(found):
             return
         try:
             subconfig = read_file(found, Subconfig)

@@ -228,6 +228,18 @@ def read_file(path: Path, kind: type[_File], *, warns: bool = True) -> _File:
     return file
 
 
+def may_name_models(path: Path) -> bool:
+    """Whether a config.json beside a graph is one of ours, whole or broken.
+
+    Models of Hugging Face have a file of that name, too, which says how they are built.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return True
+    return not isinstance(document, dict) or "model_config_list" in document
+
+
 def _last_of_each(pairs: list[tuple[str, Any]], twice: list[str]) -> dict[str, Any]:
     """An object; its keys that are there more than once are added to `twice`."""
     found = dict(pairs)
