@@ -73,6 +73,16 @@ def test_paths_start_at_the_folder_of_the_file_and_clouds_are_left_alone(tmp_pat
     }
 
 
+def test_a_graph_is_told_its_whole_path_where_that_of_the_file_is_relative(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    document = {"model_config_list": [], "mediapipe_config_list": [{"name": "g"}]}
+    graph = read(Path(), document).graphs["g"]
+    assert graph.base_path == tmp_path / "g"  # what its handlers go from, to find their models
+    assert graph.path == tmp_path / "g" / "graph.pbtxt"
+
+
 @pytest.mark.parametrize(
     ("config", "reason"),
     [

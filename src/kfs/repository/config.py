@@ -180,7 +180,7 @@ class _Draft:
 
 
 def _wanted(file: ConfigFile, path: Path, defaults: ModelSettings) -> Wanted:
-    folder = path.parent
+    folder = path.absolute().parent
     draft = _Draft(defaults)
     graphs = [graph_settings(graph, folder) for graph in file.mediapipe_config_list]
     for item in file.model_config_list:
