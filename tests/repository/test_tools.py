@@ -17,6 +17,7 @@ from graphs.graph_site import dummy_graph, ends, python
 
 from kfs.cli import cli
 from kfs.options import VersionPolicy
+from kfs.servables.model.compile import core
 from kfs.settings import ModelSettings
 
 ENDLESS = """
@@ -206,3 +207,15 @@ def test_check_takes_operations_of_the_user(folder: Path) -> None:
     done = CliRunner().invoke(cli, ["check", *flags])
     assert done.exit_code == 1
     assert f"Error: cpu_extension {folder / 'ops.so'}: " in done.output
+
+
+def test_operations_of_tokenizers_are_looked_for_where_their_package_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    library = tmp_path / "openvino_tokenizers" / "lib" / "libopenvino_tokenizers.so"
+    library.parent.mkdir(parents=True)
+    (library.parent.parent / "__init__.py").write_text("raise ImportError('not imported')")
+    library.write_text("of another version")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "CPU" in core.__wrapped__().available_devices  # what cannot be used stops nothing
+    assert f"{library} is left out: " in caplog.text

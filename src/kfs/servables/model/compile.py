@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -73,7 +74,22 @@ def core() -> Any:
     """
     core = ov.Core()
     core.set_property({_MMAP: False})
+    _add_tokenizers(core)
     return core
+
+
+def _add_tokenizers(core: Any) -> None:
+    """Make the operations of tokenizers known, where the package openvino-tokenizers is installed.
+
+    Not by importing it, which would bring them into every core that a handler makes.
+    """
+    package = importlib.util.find_spec("openvino_tokenizers")
+    for folder in () if package is None else package.submodule_search_locations or ():
+        for library in Path(folder).glob("lib/libopenvino_tokenizers.*"):
+            try:
+                core.add_extension(str(library))
+            except Exception as error:
+                _log.warning("%s is left out: %s", library, words_of(error))
 
 
 def share_cores(n_processes: int) -> None:
