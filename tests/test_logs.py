@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import wait_until
+from graphs.graph_site import add_graph, ends, node
 from server_process import server_process
 from site_of_models import ONES, Site, ask, plus, refusal
 from wire import infer_request
@@ -181,3 +182,20 @@ def test_lines_that_scripts_made_for_ovms_look_for(site: Site, log_file: Path) -
         "Will unload model: m; version: 2 ...",
     ]
     assert [line for line in told if line in looked_for] == looked_for
+
+
+def test_lines_that_scripts_look_for_of_graphs_and_pipelines(site: Site, log_file: Path) -> None:
+    set_up_logging("INFO", log_file)
+    site.add("m", 1)
+    add_graph(site, "g", ends(["in"], ["out"]) + node("PassThroughCalculator", ["in"], ["out"]))
+    source = {"node_name": "request", "data_item": "in"}
+    run = {
+        "name": "n", "type": "DL model", "model_name": "m", "inputs": [{"b": source}],
+        "outputs": [{"data_item": "a", "alias": "a"}],
+    }  # fmt: skip
+    output = {"out": {"node_name": "n", "data_item": "a"}}
+    site.pipelines = [{"name": "p", "inputs": ["in"], "nodes": [run], "outputs": [output]}]
+    site.start()
+    told = log_file.read_text()
+    for servable in ("Mediapipe: g", "Pipeline: p"):
+        assert f"{servable} state changed to: AVAILABLE after handling: Validation" in told

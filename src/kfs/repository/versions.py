@@ -34,19 +34,25 @@ class Kind:
 
     Attributes:
         word: what it is called in messages.
+        logged_as: what OVMS calls it in its log, where it has no versions.
         load_wait_s: how long a call waits for one that is being loaded.
     """
 
     word: str
+    logged_as: str
     has_versions: bool
     load_wait_s: float
     not_loaded_yet: Status
     retired: Status
 
 
-MODEL = Kind("model", True, 10.0, errors.MODEL_VERSION_NOT_LOADED_YET, errors.MODEL_VERSION_RETIRED)
-PIPELINE = Kind("pipeline", False, 0.5, errors.PIPELINE_NOT_LOADED_YET, errors.PIPELINE_RETIRED)
-GRAPH = Kind("graph", False, 0.5, errors.GRAPH_NOT_LOADED_YET, errors.GRAPH_RETIRED)
+MODEL = Kind(
+    "model", "", True, 10.0, errors.MODEL_VERSION_NOT_LOADED_YET, errors.MODEL_VERSION_RETIRED
+)
+PIPELINE = Kind(
+    "pipeline", "Pipeline", False, 0.5, errors.PIPELINE_NOT_LOADED_YET, errors.PIPELINE_RETIRED
+)
+GRAPH = Kind("graph", "Mediapipe", False, 0.5, errors.GRAPH_NOT_LOADED_YET, errors.GRAPH_RETIRED)
 
 
 def _nothing() -> None:
@@ -89,6 +95,12 @@ class VersionEntry:
             '"error_code": "%s" )',
             self.version, self.name, state.name, "OK" if self.error is None else "UNKNOWN",
         )  # fmt: skip
+        if state is State.AVAILABLE and not self.kind.has_versions:
+            _log.info(
+                "%s: %s state changed to: AVAILABLE after handling: ValidationPassedEvent:",
+                self.kind.logged_as,
+                self.name,
+            )
 
     @property
     def is_available(self) -> bool:
