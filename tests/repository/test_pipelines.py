@@ -92,6 +92,22 @@ def test_a_broken_pipeline_leaves_the_others_and_says_which_node(site: Site) -> 
     assert "nothing" in error
 
 
+def test_a_pipeline_of_what_is_loaded_after_it_is_told_that_this_is_no_model(site: Site) -> None:
+    site.add("one", 1)
+    add_graph(site, "graph", ends(["in"], ["out"]) + node("AddOne", ["in"], ["out"]))
+    site.pipelines = [
+        {**chain("one", "graph"), "name": "of_a_graph"},
+        {**chain("chain"), "name": "of_a_pipeline"},
+        chain("one"),
+    ]
+    site.start()
+    assert site.server
+    why = "is not available: it is no model; only models can be used"
+    parts = {"of_a_graph": "node1: model graph", "of_a_pipeline": "node0: model chain"}
+    for name, part in parts.items():
+        assert site.server.catalog.entry(name).error == f"pipeline {name}: node {part} {why}"
+
+
 def test_a_removed_pipeline_is_retired_and_comes_back(site: Site) -> None:
     site.add("one", 1)
     site.pipelines = [chain("one")]

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping
 
+from kfs import errors
 from kfs._fast.wire import Request
 from kfs.errors import ServingError
 from kfs.servables.answers import choose_straight, has_place
@@ -147,14 +148,20 @@ def _model_interface(node: NodeSpec, source: ServableSource) -> Interface | Pipe
         # A call that has expired: whoever looks for the model does not wait for it.
         lease = source.lease(node.model, version_text, CallContext(deadline=time.monotonic()))
     except ServingError as error:
-        return _missing_model(node, str(error))
+        # Models are loaded before: what is still to come is none.
+        is_to_come = error.status is errors.DEADLINE_EXCEEDED
+        return _missing_model(node, _only_models("no model") if is_to_come else str(error))
     try:
         kind = lease.servable.kind
         if kind != Servable.kind:
-            return _missing_model(node, f"it is a {kind}; only models can be used")
+            return _missing_model(node, _only_models(f"a {kind}"))
         return Interface(lease.servable.signature, lease.servable.is_auto)
     finally:
         lease.release()
+
+
+def _only_models(found: str) -> str:
+    return f"it is {found}; only models can be used"
 
 
 def _missing_model(node: NodeSpec, why: str) -> PipelineError:
