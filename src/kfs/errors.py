@@ -134,6 +134,7 @@ DEADLINE_EXCEEDED = Status(Code.DEADLINE_EXCEEDED, "Deadline exceeded")
 CANCELLED = Status(Code.CANCELLED, "Call cancelled by the client")
 TOO_MANY_WAITING = Status(Code.RESOURCE_EXHAUSTED, "Too many calls are waiting")
 TOO_MANY_CALLS = Status(Code.RESOURCE_EXHAUSTED, "Too many calls")
+TOO_MANY_PACKETS = Status(Code.RESOURCE_EXHAUSTED, "Too many packets are waiting")
 TOO_MANY_STREAMS = Status(Code.RESOURCE_EXHAUSTED, "Too many streams")
 RESPONSE_TOO_LARGE = Status(Code.RESOURCE_EXHAUSTED, "Response is too large")
 

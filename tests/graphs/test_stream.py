@@ -26,6 +26,7 @@ from site_of_models import Site, refusal
 from wire import Stub
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
+from kfs.servables.graph import run
 
 FIRST = "; partial deserialization of first request"
 LATER = "; partial deserialization of subsequent requests"
@@ -363,6 +364,34 @@ def test_what_is_read_ahead_has_a_bound(talk: Talk) -> None:
     (told,) = [position for position, answer in enumerate(answers) if answer.error_message]
     assert told >= 25  # one is in the node, two wait, and one is in the hand of the reader
     Gate.drain()
+
+
+def say_a(talk: Talk, times: range) -> None:
+    for at in times:
+        talk.say(request("sum", at=at, a=[1.0]))
+
+
+def test_a_stream_whose_other_input_never_comes_ends_before_it_takes_all_memory(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "MAX_SURPLUS_NBYTES", 10_000)
+    say_a(talk, range(200))
+    assert status_of(talk.answers) == (
+        "RESOURCE_EXHAUSTED",
+        'Too many packets are waiting - node "Sum" has 120 of stream "a", and waits for those of '
+        "other inputs; beyond the max_queue_size of 100, they may take 10000 bytes",
+    )
+
+
+def test_an_input_may_lag_behind_by_more_than_a_queue(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "MAX_SURPLUS_NBYTES", 50_000)
+    say_a(talk, range(150))
+    for at in range(300):
+        talk.say(request("sum", at=at, b=[2.0]))
+        say_a(talk, range(150 + at, 151 + at))
+    assert values(talk) == [{"out": [203.0]}] * 300 + [{"out": [101.0]}] * 150
 
 
 def test_a_queue_without_a_bound(talk: Talk) -> None:

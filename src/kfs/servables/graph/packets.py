@@ -84,6 +84,28 @@ VALUES: dict[PacketType, type | tuple[type, ...]] = {
     REQUEST: pb.ModelInferRequest, RESPONSE: pb.ModelInferResponse,
 }  # fmt: skip
 
+# What a packet takes beside its values, about.
+_PACKET_NBYTES = 512
+
+
+def packet_nbytes(value: Any) -> int:
+    """What a packet takes while it waits, as far as the server knows its type."""
+    return _PACKET_NBYTES + _values_nbytes(value)
+
+
+def _values_nbytes(value: Any) -> int:
+    match value:
+        case np.ndarray():
+            return value.nbytes
+        case pyovms.Tensor():
+            return value.size
+        case ImageFrame():
+            return value.pixels.nbytes
+        case list() | tuple():
+            return sum(map(_values_nbytes, value))
+    return 0
+
+
 #: (bytes per value, is a float, channels) of formats with a name.
 _FORMATS = {
     (1, False, 1): "GRAY8", (1, False, 3): "SRGB", (1, False, 4): "SRGBA",

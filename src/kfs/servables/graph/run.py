@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any
 
 from kfs import errors
@@ -30,6 +31,7 @@ from kfs.servables.graph.calculator import (
     Sent,
 )
 from kfs.servables.graph.input_handlers import CLOSE, Ready, make_inputs
+from kfs.servables.graph.packets import packet_nbytes
 from kfs.servables.graph.plan import NodePlan
 from kfs.servables.graph.prepared import Prepared, check_side_packets, failure_at
 
@@ -38,6 +40,8 @@ OnOutput = Callable[[int, int, Any], None]
 
 # A node that takes longer is worth a thread of its own.
 _LONG_S = 0.0002
+#: What packets beyond the bound of a queue may take while they wait for packets of other inputs.
+MAX_SURPLUS_NBYTES = 1 << 30
 # How long the thread that pushes may work by itself before it looks for messages again.
 _MAX_ADVANCE_S = 0.001
 
@@ -110,6 +114,8 @@ class Instance:
         #: For the thread that pushes, while an input holds as much as this; 0 when it does not.
         self._room = threading.Condition(self._lock)
         self._room_limit = 0
+        #: What packets beyond it take at most: some may have gone since they were counted.
+        self._surplus_nbytes = 0
         #: Nodes that may have become ready; the last one is looked at first.
         self._touched: list[_Node] = []
         self._n_workers = 0
@@ -133,7 +139,7 @@ class Instance:
                 raise self.failure
 
     def push(self, stream: int, timestamp: int, value: Any) -> None:
-        """Add a packet to an input of the graph; waits while the queues are full.
+        """Add a packet to an input of the graph; waits while the queues are full and nodes run.
 
         Nothing runs before `advance` or `work`, but a stream that is an output of the graph too
         leaves it at once. A timestamp that is not later than those before is a failure of the
@@ -142,6 +148,7 @@ class Instance:
         with self._lock:
             if self._is_full(self._plan.max_queue_size):
                 self._wait_for_room()
+                self._check_surplus(value)
             if self._has_ended:
                 return
             bound = self._input_bounds[stream]
@@ -215,6 +222,33 @@ class Instance:
         while self._n_workers and not self._has_ended and self._is_full(self._room_limit):
             self._room.wait()
         self._room_limit = 0
+
+    def _check_surplus(self, value: Any) -> None:
+        """Fail where the others do not come, before that takes all memory."""
+        self._surplus_nbytes += packet_nbytes(value)
+        if self._surplus_nbytes <= MAX_SURPLUS_NBYTES:
+            return
+        limit = self._plan.max_queue_size
+        self._surplus_nbytes = sum(
+            packet_nbytes(waiting)
+            for queue in self._queues
+            for _, waiting in islice(queue, limit, None)
+        )
+        if self._surplus_nbytes > MAX_SURPLUS_NBYTES:
+            self._fail(self._too_many_packets())
+
+    def _too_many_packets(self) -> ServingError:
+        count, node, stream = max(
+            (len(queue), node.plan.spec.name, port.name)
+            for node in self._nodes
+            for queue, port in zip(node.inputs.queues, node.plan.spec.inputs, strict=True)
+        )
+        return ServingError(
+            errors.TOO_MANY_PACKETS,
+            f'node "{node}" has {count} of stream "{stream}", and waits for those of other inputs; '
+            f"beyond the max_queue_size of {self._plan.max_queue_size}, they may take "
+            f"{MAX_SURPLUS_NBYTES} bytes",
+        )
 
     def _wake(self) -> None:
         if self._n_waiting:
