@@ -109,6 +109,15 @@ BROKEN = {
                       'input_stream_info { tag_index: ":7" back_edge: true }'),
         'the node has no input ":7"',
     ),
+    "an index that no tag has": (
+        IN_OUT + node("AddOne", [f"A:{'9' * 5000}:in"], ["out"]),
+        'does not match "TAG:index:name"',
+    ),
+    "a back edge at such an index": (
+        IN_OUT + node("AddOne", ["in"], ["out"],
+                      f'input_stream_info {{ tag_index: ":{"9" * 5000}" back_edge: true }}'),
+        'expected a tag_index such as "TAG:0" or ":1"',
+    ),
     "unknown handler": (
         IN_OUT + node("AddOne", ["in"], ["out"], handler("Other")),
         "expected an input_stream_handler of DefaultInputStreamHandler",

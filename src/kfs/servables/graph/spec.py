@@ -20,8 +20,8 @@ from kfs._proto.pool import POOL
 from kfs.errors import ModelLoadError
 
 # `name`, `TAG:name` or `TAG:index:name`.
-_PORT = re.compile(r"(?:([A-Z_][A-Z0-9_]*):(?:(0|[1-9][0-9]*):)?)?([a-z_][a-z0-9_]*)")
-_TAG_INDEX = re.compile(r"([A-Z_][A-Z0-9_]*)?(?::(0|[1-9][0-9]*))?")
+_PORT = re.compile(r"(?:([A-Z_][A-Z0-9_]*):(?:(0|[1-9][0-9]{0,4}):)?)?([a-z_][a-z0-9_]*)")
+_TAG_INDEX = re.compile(r"([A-Z_][A-Z0-9_]*)?(?::(0|[1-9][0-9]{0,4}))?")
 _QUEUE = re.compile(r"^\s*#\s*OVMS_GRAPH_QUEUE_MAX_SIZE:[ \t]*(.*?)[ \t]*$", re.MULTILINE)
 
 # What protobuf says of options that it does not know.
