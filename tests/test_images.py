@@ -341,7 +341,9 @@ def test_images_become_no_more_than_the_largest_message(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("limit", "found"), [("63", "63 False"), ("64", "64 True"), ("junk", "134217728 True")]
+    ("limit", "found"),
+    [("63", "63 False"), ("64", "64 True")]
+    + [(junk, "134217728 True") for junk in ("junk", "9" * 20, "\u0663")],
 )
 def test_the_environment_limits_the_pixels_of_an_image(limit: str, found: str) -> None:
     """OpenCV reads it when it is imported, and would end the process over junk."""

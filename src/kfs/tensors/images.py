@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -29,9 +30,9 @@ from kfs.tensors.arrays import Array
 
 # The most pixels one image may have, unless the environment says otherwise. A few kilobytes can
 # announce gigabytes of them. OpenCV compares the header of every format with this before it
-# allocates; it reads it when loaded, and would end the process over what is no number.
+# allocates; it reads it when loaded, and would end the process over what is no number of its own.
 _DEFAULT_MAX_PIXELS = 1 << 27
-if not os.environ.get(MAX_PIXELS_VARIABLE, "").isdecimal():
+if not re.fullmatch("[0-9]{1,18}", os.environ.get(MAX_PIXELS_VARIABLE, "")):
     os.environ[MAX_PIXELS_VARIABLE] = str(_DEFAULT_MAX_PIXELS)
 
 # What is wrong with an image is told to who sent it, not by OpenCV to the standard error. The
