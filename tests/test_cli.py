@@ -311,6 +311,8 @@ def test_help_names_every_flag_but_those_never_served() -> None:
         (["serve", "--model-path", "p"], 64, "--model_path needs --model_name"),
         (["serve", "--port", "65536"], 64, "65536"),
         (["serve", "--plugin_config", "{"], 64, "this is not JSON"),
+        (["serve", "--plugin_config", "[" * 99_999], 64, "this is not JSON"),
+        (["serve", "--model_version_policy", "[" * 99_999], 64, 'expected {"latest"'),
         (["serve", "--plugin_config", '{"A": [1]}'], 64, "its values strings, numbers or booleans"),
         (["serve", "--log_path", "/nope/x.log"], 1, "--log_path /nope/x.log: No such file"),
         (["serve", "--workers", "0"], 64, "expected a whole number from 1 to 1024; found 0"),

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from kfs.signature import ANY, Dim
 
@@ -146,13 +146,21 @@ def _conversion(
     return Conversion(client, model)
 
 
+def parse_json(text: str) -> Any:
+    """Any JSON that is not nested too deeply to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+
+
 def parse_by_tensor(
     value: str | Mapping[str, str], parse: Callable[[str], _Value]
 ) -> dict[str, _Value]:
     """One value for the only tensor, or an object of values by the names of tensors."""
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
-            document = json.loads(value)
+            document = parse_json(value)
         except ValueError as error:
             raise ValueError(
                 f"expected a JSON object of strings; this is no JSON: {error}"

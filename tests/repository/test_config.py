@@ -89,6 +89,7 @@ def test_a_graph_is_told_its_whole_path_where_that_of_the_file_is_relative(
         ({"base_path": "a/../b"}, "'..' is not allowed"),
         ({}, "the path is missing"),
         ({"base_path": "a", "layout": "NXYZ"}, "layout: expected a layout"),
+        ({"base_path": "a", "layout": '{"b":' * 99_999}, "layout: expected a JSON object"),
         (
             {"base_path": "a", "model_version_policy": {"some": {}}},
             "model_version_policy: ",

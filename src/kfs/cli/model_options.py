@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,7 +40,7 @@ def _parsed(parse: Parser, absent: Any = None) -> Callable[..., Any]:
 def _parse_plugin_config(text: str) -> dict[str, PluginValue]:
     example = """an object such as '{"NUM_STREAMS": "2", "PERFORMANCE_HINT": "THROUGHPUT"}'"""
     try:
-        config = json.loads(text)
+        config = options.parse_json(text)
     except ValueError as error:
         raise ValueError(f"expected {example}; this is not JSON: {error}") from None
     if not isinstance(config, dict) or not all(
@@ -60,7 +59,7 @@ def _are_objects(values: Iterable[object]) -> bool:
 
 def _parse_version_policy(text: str) -> options.VersionPolicy:
     try:
-        document = json.loads(text)
+        document = options.parse_json(text)
     except ValueError:
         document = text  # which is no policy either, and refused with what one looks like
     return options.parse_version_policy(document)
