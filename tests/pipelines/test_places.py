@@ -218,7 +218,7 @@ class Made:
         (lambda x: x[:, :7].copy(), "INTERNAL",
          "Node: response output: y Expected: (4,1,10); Actual: (4,1,7)"),
         (lambda x: x.astype(np.int32), "INTERNAL",
-         "Node: response output: y Expected: precision FP32; Actual: <i4"),
+         "Node: response output: y Expected: precision FP32; Actual: I32"),
         (lambda x: x[:, : 10 - int(x[0, 0])].copy(), "INVALID_ARGUMENT",
          "Gathered tensors have inconsistent dimensions or precision - Node: n Expected: "),
         (lambda x: x if x[0, 0] == 0 else {}["none"], "INTERNAL", "Node: n"),

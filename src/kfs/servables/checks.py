@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kfs import errors
-from kfs.datatypes import BY_NUMPY
+from kfs.datatypes import BY_NUMPY, DATATYPES
 from kfs.errors import ServingError
 from kfs.signature import TensorSpec, format_shape
 from kfs.tensors.arrays import StringTensor, Tensor
@@ -14,15 +14,9 @@ def check_input(spec: TensorSpec, tensor: Tensor) -> None:
     Raises:
         ServingError: INVALID_ARGUMENT, the tensor is not what the input takes.
     """
-    if isinstance(tensor, StringTensor):
-        found = "STRING"
-    elif tensor.dtype.str == spec.datatype.numpy:
-        found = spec.datatype.label
-    else:
-        row = BY_NUMPY.get(tensor.dtype.str)
-        found = tensor.dtype.name if row is None else row.label
-    if found != spec.datatype.label:
-        raise _input_fault(errors.INVALID_PRECISION, spec, "precision", spec.datatype.label, found)
+    if not has_datatype(spec, tensor):
+        expected, actual = spec.datatype.label, datatype_label(tensor)
+        raise _input_fault(errors.INVALID_PRECISION, spec, "precision", expected, actual)
     shape = tensor.shape
     if shape == spec.static_shape:
         return
@@ -37,6 +31,22 @@ def check_input(spec: TensorSpec, tensor: Tensor) -> None:
         raise _input_fault(errors.INVALID_BATCH_SIZE, spec, "batch size", expected, actual)
     if wrong:
         raise _shape_fault(errors.INVALID_SHAPE, spec, shape)
+
+
+def has_datatype(spec: TensorSpec, tensor: Tensor) -> bool:
+    """Whether the tensor has the datatype of `spec`."""
+    if isinstance(tensor, StringTensor):
+        return spec.datatype is DATATYPES["BYTES"]
+    numpy: str = tensor.dtype.str
+    return numpy == spec.datatype.numpy
+
+
+def datatype_label(tensor: Tensor) -> str:
+    """The datatype of a tensor, for people to read."""
+    if isinstance(tensor, StringTensor):
+        return DATATYPES["BYTES"].label
+    row = BY_NUMPY.get(tensor.dtype.str)
+    return tensor.dtype.name if row is None else row.label
 
 
 def _shape_fault(status: errors.Status, spec: TensorSpec, shape: tuple[int, ...]) -> ServingError:

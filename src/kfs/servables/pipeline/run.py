@@ -22,6 +22,7 @@ from kfs import errors
 from kfs.errors import ServingError
 from kfs.helpers import Helpers
 from kfs.servables.base import CallContext
+from kfs.servables.checks import datatype_label, has_datatype
 from kfs.servables.pipeline.nodes import Node
 from kfs.servables.pipeline.plan import Feed, Plan, Step
 from kfs.servables.pipeline.shards import Shards, count_shards
@@ -365,13 +366,10 @@ class _SessionResults:
 
 def _check_output(spec: TensorSpec, tensor: Tensor) -> None:
     """What a pipeline promised of itself, its answers keep."""
-    is_string = isinstance(tensor, StringTensor)
-    numpy = "|O" if isinstance(tensor, StringTensor) else tensor.dtype.str
     if not spec.datatype.numpy:
         return  # passed through from the request; the server says that it cannot be sent
-    if numpy != spec.datatype.numpy:
-        found = "STRING" if is_string else numpy
-        raise _output_fault(spec, f"precision {spec.datatype.label}", found)
+    if not has_datatype(spec, tensor):
+        raise _output_fault(spec, f"precision {spec.datatype.label}", datatype_label(tensor))
     if not spec.accepts(tensor.shape):
         raise _output_fault(spec, format_shape(spec.shape), format_shape(tensor.shape))
 
