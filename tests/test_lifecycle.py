@@ -364,7 +364,10 @@ def test_what_a_mapping_file_names_in_vain_is_told(
         ({"model.xml": b"junk", "model.bin": b""}, "OpenVINO cannot read"),
         ({"model.onnx": b"junk"}, "OpenVINO cannot read"),
         ({"model.tflite": b"junk"}, "OpenVINO cannot read"),
-        ({"mapping_config.json": b"{", "model.xml": b"", "model.bin": b""}, "mapping_config.json"),
+        (
+            {"mapping_config.json": b"{", "model.xml": b"", "model.bin": b""},
+            "mapping_config.json is not JSON",
+        ),
     ],
 )
 def test_a_model_that_cannot_be_read_is_one_readable_line(

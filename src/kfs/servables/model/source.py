@@ -92,8 +92,10 @@ def read_tensor_names(folder: Path) -> TensorNames:
         return TensorNames()
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelLoadError(f"{path}: {error}") from None
+    except OSError as error:
+        raise ModelLoadError(f"{path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ModelLoadError(f"{path} is not JSON: {error}") from None
     if not isinstance(document, dict):
         raise ModelLoadError(f"{path}: expected an object with inputs and outputs")
     for key in document.keys() - {"inputs", "outputs"}:
