@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +40,8 @@ from kfs.repository.folders import find_graph
 from kfs.servables.graph import Graph, GraphError
 from kfs.servables.graph.calculator import Calculator, Setting
 from kfs.servables.graph.graph import registry
-from kfs.servables.graph.spec import NodeSpec
+from kfs.servables.graph.plan import make_plan
+from kfs.servables.graph.spec import NodeSpec, parse_graph
 
 ONES = np.ones((1, 10), np.float32)
 IN_OUT = ends(["in"], ["out"])
@@ -278,6 +280,14 @@ def test_what_editors_leave_in_a_file(tmp_path: Path, begin: bytes) -> None:
     path = tmp_path / "graph.pbtxt"
     path.write_bytes(begin + IN_OUT.encode())
     Graph.load("g", path, catalog_of()).unload()
+
+
+def test_a_graph_of_hundreds_of_nodes_is_planned_soon() -> None:
+    nodes = [node("AddOne", [f"s{n}"], [f"s{n + 1}"]) for n in reversed(range(700))]
+    spec = parse_graph(ends(["s0"], ["s700"]) + "".join(nodes))
+    began = time.process_time()
+    assert len(make_plan(spec, registry).nodes) == 700
+    assert time.process_time() - began < 1.2
 
 
 def test_pools_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -338,7 +338,8 @@ class _Wiring:
         order: list[int] = []
         left = list(range(len(before)))
         while left:
-            ready = [at for at in left if before[at] <= set(order)]
+            placed = set(order)
+            ready = [at for at in left if before[at] <= placed]
             if not ready:
                 names = ", ".join(self._spec.nodes[at].name for at in left)
                 raise GraphError(
