@@ -311,6 +311,28 @@ def test_a_look_that_gets_no_thread_is_made_up_for_by_the_next(site: Site) -> No
     assert ask(stub, "m") == 2
 
 
+# What is no file
+
+
+def test_what_is_a_pipe_is_not_waited_for(site: Site) -> None:
+    """Nobody may ever write to it."""
+    site.add("m", 1)
+    site.add("mapped", 2)
+    pipes = ["mapped/1/mapping_config.json", "g/graph.pbtxt", "same/same.py", "nodes.so"]
+    add_graph(site, "g", graph_of("g"), g=HANDLER)
+    add_graph(site, "same", graph_of("same"), same=HANDLER)
+    for path in (site.root / name for name in pipes):
+        path.unlink(missing_ok=True)
+        os.mkfifo(path)
+    site.libraries = {"nodes": "nodes.so"}
+    stub = site.start()
+    site.poll()
+    assert ask(stub, "m") == 1
+    assert site.server
+    for name, why in (("mapped", "Not a file"), ("g", "Not a file"), ("same", "no such file")):
+        assert why in (site.server.catalog.entry(name).error or "")
+
+
 # The file of the configuration
 
 

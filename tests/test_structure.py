@@ -11,7 +11,8 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "kfs"
 
 FLOORS = {
-    "errors": 0, "datatypes": 0, "signature": 0, "settings": 0, "options": 0, "helpers": 0,
+    "errors": 0, "datatypes": 0, "signature": 0, "settings": 0, "options": 0, "files": 0,
+    "helpers": 0,
     "_proto": 0, "digits": 0,
     "_fast": 1, "pyovms": 2, "tensors": 2, "metrics": 2, "servables": 3,
     "repository": 4, "server": 5, "cli": 6,

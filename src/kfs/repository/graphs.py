@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from kfs.files import check_is_file
 from kfs.metrics.servables import GraphMetrics
 from kfs.repository.dependents import Dependents
 from kfs.repository.versions import GRAPH
@@ -15,6 +16,7 @@ from kfs.settings import GraphSettings
 def digest(path: Path) -> bytes:
     """What is in a file, or why it cannot be read, in 32 bytes."""
     try:
+        check_is_file(path)
         data = path.read_bytes()
     except (OSError, ValueError) as error:
         data = str(error).encode(errors="replace")
@@ -44,6 +46,7 @@ class Graphs(Dependents[GraphSettings, GraphMetrics]):
 def _is_hidden(path: Path) -> bool:
     """Whether what is there cannot be told, for want of a descriptor for instance."""
     try:
+        check_is_file(path)
         path.read_bytes()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
         return False

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from kfs.files import check_is_file
 from kfs.metrics.families import DEFAULT, check_names
 
 _log = logging.getLogger("kfs.repository")
@@ -210,6 +211,7 @@ def read_file(path: Path, kind: type[_File], *, warns: bool = True) -> _File:
     """
     twice: list[str] = []
     try:
+        check_is_file(path)
         document = json.loads(
             path.read_text(encoding="utf-8-sig"),
             parse_constant=_refuse_constant,

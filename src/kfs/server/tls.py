@@ -10,6 +10,8 @@ from pathlib import Path
 
 import grpc
 
+from kfs.files import check_is_file
+
 _log = logging.getLogger("kfs.server")
 
 
@@ -118,6 +120,7 @@ def _read(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
 
 def _contents(path: Path) -> bytes:
     try:
+        check_is_file(path)
         return path.read_bytes()
     except OSError as error:
         raise TlsError(f"cannot read {path} for TLS: {error.strerror}") from None

@@ -12,6 +12,7 @@ from kfs._fast.response import write_error, write_response
 from kfs._fast.wire import Request
 from kfs.datatypes import UNSUPPORTED
 from kfs.errors import ServingError, Status
+from kfs.files import check_is_file
 from kfs.helpers import Helpers
 from kfs.metrics.servables import GraphMetrics, infer_method
 from kfs.servables.answers import check_outputs
@@ -100,9 +101,12 @@ class Graph(Servable):
             GraphError: the graph cannot be served, in one readable line.
         """
         try:
+            check_is_file(path)
             # Editors put a mark in front, and comments are in whatever they were written in.
             text = path.read_text(encoding="utf-8-sig", errors="replace")
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise GraphError(f"graph {name}: {path}: {error.strerror}") from None
+        except ValueError as error:
             raise GraphError(f"graph {name}: {path}: {error}") from None
         try:
             registry.load_plug_ins()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kfs.errors import ModelLoadError
+from kfs.files import check_is_file
 
 #: For each format, in the order they are tried: the suffixes that must all be there.
 FORMATS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -91,6 +92,7 @@ def read_tensor_names(folder: Path) -> TensorNames:
     if not os.path.exists(path):
         return TensorNames()
     try:
+        check_is_file(path)
         document = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ModelLoadError(f"{path}: {error.strerror}") from None

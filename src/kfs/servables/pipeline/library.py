@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Protocol
 
+from kfs.files import check_is_file
 from kfs.servables.pipeline.faults import PipelineError
 from kfs.servables.pipeline.spec import LibrarySpec
 from kfs.signature import Signature
@@ -60,7 +61,11 @@ def open_library(spec: LibrarySpec, folder: Path) -> Library:
 
     path = _resolve(spec, folder)
     try:
+        check_is_file(path)
         return PythonLibrary(path) if path.suffix == ".py" else SharedLibrary(path)
+    except OSError as error:
+        reason = f"library {spec.name}: cannot open {path}: {error.strerror}"
+        raise PipelineError("NODE_LIBRARY_LOAD_FAILED_OPEN", reason) from None
     except PipelineError as error:
         raise PipelineError(error.status, f"library {spec.name}: {error}") from None
 

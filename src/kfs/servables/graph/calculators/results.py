@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kfs._proto import calculator_graph_pb2 as pb
+from kfs.files import check_is_file
 from kfs.servables.graph.calculator import (
     OV_TENSORS,
     Calculator,
@@ -81,6 +82,7 @@ class OpenVINOTensorsToClassificationCalculator(Calculator):
             return {entry.id: entry.label for entry in options.label_map.entries}
         path = setting.folder / options.label_map_path
         try:
+            check_is_file(path)
             return dict(enumerate(path.read_text(encoding="utf-8").splitlines()))
         except (OSError, ValueError) as error:
             raise GraphError(f"node {node.name}, label_map_path: {error}") from None
