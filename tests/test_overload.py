@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -21,6 +22,7 @@ from kfs.cli.app import Server
 from kfs.repository.catalog import available_servable
 from kfs.servables.base import CallContext
 from kfs.servables.model import Model, slots
+from kfs.server.transport import _Sink
 from kfs.settings import ModelSettings, ServerSettings
 
 ONES = np.ones((1, 10), np.float32)
@@ -143,6 +145,23 @@ def test_a_stream_is_told_in_band_and_goes_on(serve_one: ServeOne) -> None:
         assert next(answers).infer_response.model_name == "dummy"
         requests.put(None)
         assert not list(answers)
+
+
+def test_whoever_has_heard_the_end_of_a_stream_may_begin_another(
+    serve_one: ServeOne, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close, is_answered = _Sink.close, threading.Event()
+
+    def close_and_go_on_late(sink: _Sink) -> None:
+        close(sink)
+        is_answered.wait(10)
+
+    monkeypatch.setattr(_Sink, "close", close_and_go_on_late)
+    with serve_one(max_waiting=1, max_streams=1) as (_, stub):
+        for _ in range(2):
+            (answer,) = stub.stream([REQUEST])
+            assert answer.infer_response.model_name == "dummy"
+        is_answered.set()
 
 
 def test_all_calls_together_are_bounded_too(serve_one: ServeOne) -> None:

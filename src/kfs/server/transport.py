@@ -291,15 +291,16 @@ def _stream_method(
             sink.fail(ServingError(errors.TOO_MANY_STREAMS, f"{max_streams} are open"))
             return
         try:
-            handler.stream(messages, _new_contexts(context), sink)
+            try:
+                handler.stream(messages, _new_contexts(context), sink)
+            finally:
+                slots.release()  # before the client hears of the end, and begins another stream
         except BaseException as error:
             # Without an end of the call, the client would wait for one for good.
             # A client that has gone ends the iteration over its messages with an error.
             sink.fail(error if context.is_active() else ServingError(errors.CANCELLED))
         else:
             sink.close()
-        finally:
-            slots.release()
 
     # What grpcio offers for methods that answer from other threads than the one that reads, and
     # that have threads of their own: streams, idle for hours, take none from other calls.
