@@ -12,6 +12,7 @@ from graphs.graph_site import (
     ends,
     handler,
     node,
+    python,
     request,
     status_of,
     tensors,
@@ -63,12 +64,27 @@ GRAPHS = {
     + node("Sum", ["b", "c"], ["out"]),
 }  # fmt: skip
 
+# What selects is the work of a handler: an address, for which numpy has no datatype.
+ADDRESS = (
+    ends(["OVMS_PY_TENSOR:in"], ["OVMS_PY_TENSOR:out"])
+    + python("address", ["IN:in"], ["OUT:select"])
+    + node("Sum", ["in", "in", "select"], ["out"], MUX)
+)
+ADDRESS_HANDLER = """
+import ctypes
+from pyovms import Tensor
+class OvmsPythonModel:
+    def execute(self, inputs):
+        return [Tensor("select", (ctypes.c_void_p * 1)())]
+"""
+
 
 @pytest.fixture(scope="module")
 def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stub]:
     site = Site(tmp_path_factory.mktemp("input_handlers"))
     for name, text in GRAPHS.items():
         add_graph(site, name, text)
+    add_graph(site, "address", ADDRESS, address=ADDRESS_HANDLER)
     yield site.start()
     site.stop()
 
@@ -215,6 +231,7 @@ def test_a_selection_waits_for_its_input_and_for_no_other(talk: Talk) -> None:
         (select(2, at=1), "2"),
         (select(-1, at=1), "-1"),
         (request("mux", at=1, select=[1.0]), "ndarray"),
+        (request("address", **{"in": [1.0]}), "Tensor"),
     ],
 )
 def test_a_selection_of_nothing_ends_the_stream(

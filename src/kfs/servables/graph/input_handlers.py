@@ -363,7 +363,10 @@ class _MuxInputs(Inputs):
 def _whole_number(value: Any) -> int | None:
     if not isinstance(value, (int, np.generic, np.ndarray, pyovms.Tensor)):
         return None
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:  # memory of a format that numpy has none for
+        return None
     return int(array.item()) if array.size == 1 and array.dtype.kind in "iu" else None
 
 
