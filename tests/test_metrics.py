@@ -27,6 +27,7 @@ from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.cli import cli
 from kfs.cli.app import Server, StartError
 from kfs.metrics.families import BUCKETS_US, DEFAULT, FAMILIES
+from kfs.metrics.registry import expose_shared
 from kfs.repository.schema import ConfigError
 from kfs.settings import ModelSettings
 
@@ -421,6 +422,13 @@ def test_the_folder_of_metrics_of_another_program_is_left_alone(
     flags = {"metrics_enable": "true", "rest_port": 0}
     with server_process(tmp_path / "log", **flags) as served:
         served.wait_until_ready()
+
+
+def test_a_process_that_was_killed_as_it_began_to_count_keeps_nobody_from_looking(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "counter_1.db").touch()
+    assert expose_shared(str(tmp_path)) == b""
 
 
 def test_a_port_that_is_taken_is_told(site: Site) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from pathlib import Path
 from typing import Protocol, cast
 
-from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, Metric, disable_created_metrics, generate_latest
 from prometheus_client.metrics import Counter, Gauge, Histogram, MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
@@ -105,10 +106,32 @@ class Metrics:
         return _expose(self._registry)
 
 
+class _SharedMetrics(MultiProcessCollector):
+    """The library's, which takes no file that is empty: a process has only just made it.
+
+    It stays so if the process is killed at that moment.
+    """
+
+    def __init__(self, registry: CollectorRegistry, folder: str) -> None:
+        self._folder = Path(folder)
+        super().__init__(registry, path=folder)  # type: ignore[no-untyped-call]
+
+    def collect(self) -> Iterable[Metric]:
+        files = [str(file) for file in self._folder.glob("*.db") if _has_begun(file)]
+        return cast(Iterable[Metric], self.merge(files))  # type: ignore[no-untyped-call]
+
+
+def _has_begun(file: Path) -> bool:
+    try:
+        return file.stat().st_size > 0
+    except FileNotFoundError:  # that of a process that has just ended
+        return False
+
+
 def expose_shared(folder: str) -> bytes:
     """The series of all processes that count in `folder`: sums, of gauges over those that live."""
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, path=folder)  # type: ignore[no-untyped-call]
+    _SharedMetrics(registry, folder)
     return _expose(registry)
 
 
