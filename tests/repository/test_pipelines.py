@@ -6,6 +6,7 @@ import ctypes
 import json
 import shutil
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from site_of_models import ONES, Site, ask, plus, refusal
 from wire import Stub, infer_request
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
+from kfs.repository.catalog import available_servable
 
 
 @pytest.fixture
@@ -161,6 +163,18 @@ def test_a_pipeline_whose_model_is_gone_is_retired_too(site: Site) -> None:
     site.poll()
     assert refusal(lambda: ask(stub, "chain"))[0] == "UNAVAILABLE"
     take_out(site, stub)
+
+
+def test_nothing_is_left_of_the_models_of_a_pipeline_when_the_server_has_stopped(
+    site: Site,
+) -> None:
+    site.add("one", 1)
+    site.pipelines = [chain("one")]
+    assert ask(site.start(), "chain") == 1
+    assert site.server is not None
+    model = weakref.ref(available_servable(site.server.catalog.find("one", ""), "one"))
+    site.server.stop(0)
+    assert model() is None
 
 
 def test_an_auto_model_cannot_be_part_of_a_pipeline(site: Site) -> None:

@@ -73,7 +73,8 @@ class Pipelines(Dependents[PipelineSpec, RequestMetrics]):
             if node.model is not None:
                 entry = self._catalog.snapshot.get(node.model, Entry())
                 used = entry.versions.get(node.version) if node.version else entry.default()
-                yield None if used is None or not used.is_available else used.servable
+                # Not its servable, which would be held when it is retired, to the very end.
+                yield None if used is None or not used.is_available else used
 
     def _metrics_of(self, name: str) -> RequestMetrics:
         return RequestMetrics(self._metrics, name, 1)
