@@ -53,9 +53,13 @@ class Running:
         )  # fmt: skip
         self.lines: list[str] = []
         threading.Thread(target=self._read, daemon=True).start()
-        self.port = int(self.wait_for(r"workers on port (\d+)"))
-        self.rest_port = int(self.wait_for(r"HTTP server on port (\d+)"))
-        wait_until(self.is_ready)
+        try:
+            self.port = int(self.wait_for(r"workers on port (\d+)"))
+            self.rest_port = int(self.wait_for(r"HTTP server on port (\d+)"))
+            wait_until(self.is_ready)
+        except BaseException:
+            self.kill()
+            raise
 
     def _read(self) -> None:
         assert self.process.stdout
@@ -103,6 +107,13 @@ class Running:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=60)
 
+    def kill(self) -> None:
+        """End it, if it has not ended by itself, and what it says."""
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout
+        self.process.stdout.close()
+
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., Running]]:
@@ -114,11 +125,7 @@ def start() -> Iterator[Callable[..., Running]]:
 
     yield begin
     for each in running:
-        if each.process.poll() is None:
-            each.process.kill()
-        each.process.wait()
-        assert each.process.stdout
-        each.process.stdout.close()
+        each.kill()
 
 
 @pytest.fixture
