@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 import numpy as np
 import pytest
-from wire import Stub, infer_request
+from wire import Stub, in_shared_memory, infer_request
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.servables.model.slots import Slot
@@ -37,16 +37,9 @@ def raw_and_contents() -> pb.ModelInferRequest:
     return request
 
 
-def in_shared_memory() -> pb.ModelInferRequest:
-    request = infer_request("dummy")
-    request.inputs[0].ClearField("contents")
-    request.inputs[0].parameters["shared_memory_region"].string_param = "region"
-    return request
-
-
 GOLDEN = {
     "shared memory": (
-        in_shared_memory(),
+        in_shared_memory("dummy"),
         INVALID,
         "Invalid number of values in tensor proto container - Expected: 10 values; Actual: 0 "
         "values; input name: b; Shared memory is not supported: send tensors in the messages",

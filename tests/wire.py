@@ -71,3 +71,10 @@ def infer_request(
     if raw is not None:
         request.raw_input_contents.append(raw)
     return request
+
+
+def in_shared_memory(model: str, name: str = "b") -> pb.ModelInferRequest:
+    """A request as Triton's clients send it when they left the values in a region they share."""
+    request = infer_request(model, name)
+    request.inputs[0].parameters["shared_memory_region"].string_param = "region"
+    return request

@@ -26,7 +26,9 @@ from site_of_models import Site, refusal
 from wire import Stub
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
+from kfs.pyovms import Tensor
 from kfs.servables.graph import run
+from kfs.servables.graph.packets import ImageFrame, packet_nbytes
 
 FIRST = "; partial deserialization of first request"
 LATER = "; partial deserialization of subsequent requests"
@@ -381,6 +383,24 @@ def test_a_stream_whose_other_input_never_comes_ends_before_it_takes_all_memory(
         'Too many packets are waiting - node "Sum" has 120 of stream "a", and waits for those of '
         "other inputs; beyond the max_queue_size of 100, they may take 10000 bytes",
     )
+
+
+KILOBYTE = np.zeros(1000, np.uint8)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        KILOBYTE,
+        [KILOBYTE[:400], (KILOBYTE[:300], KILOBYTE[:300])],
+        ImageFrame("GRAY8", KILOBYTE.reshape(10, 100, 1)),
+        Tensor("x", KILOBYTE),
+        pb.ModelInferRequest(raw_input_contents=[KILOBYTE.tobytes()]),
+    ],
+    ids=["array", "list", "image", "Tensor", "request"],
+)
+def test_what_a_waiting_packet_takes_is_what_its_values_take(value: object) -> None:
+    assert 1000 <= packet_nbytes(value) - packet_nbytes(None) <= 1003
 
 
 def test_an_input_may_lag_behind_by_more_than_a_queue(

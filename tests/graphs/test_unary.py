@@ -20,7 +20,7 @@ from graphs.graph_site import (
 )
 from graphs.plug_ins import CountClosed
 from site_of_models import Site, refusal
-from wire import Stub, infer_request
+from wire import Stub, in_shared_memory, infer_request
 
 from kfs._proto import grpc_predict_v2_pb2 as pb
 
@@ -236,6 +236,9 @@ def test_side_packets_are_parameters_of_the_request(stub: Stub) -> None:
         (infer_request("dummy_graph", "in"), "INVALID_ARGUMENT",
          "Invalid number of values in tensor proto container - Expected: 10 values; Actual: 0 "
          "values; input name: in"),
+        (in_shared_memory("dummy_graph", "in"), "INVALID_ARGUMENT",
+         "Invalid number of values in tensor proto container - Expected: 10 values; Actual: 0 "
+         "values; input name: in; Shared memory is not supported: send tensors in the messages"),
         (infer_request("dummy_graph", "in", shape=[-1, 10], raw=b""), "INVALID_ARGUMENT",
          "Invalid input shape - Negative dimension size is not acceptable: (-1,10); "
          "input name: in"),

@@ -46,9 +46,14 @@ def bind(request: Request, signature: Signature, *, demultiplexed: bool = False)
     try:
         return _bind(request, signature, demultiplexed)
     except ServingError as error:
-        if any(_REGION in tensor.parameters for tensor in request.inputs):
-            raise ServingError(error.status, f"{error.details}; {NO_SHARED_MEMORY}") from None
-        raise
+        raise hint_at_shared_memory(error, request) from None
+
+
+def hint_at_shared_memory(error: ServingError, request: Request) -> ServingError:
+    """The error; where a client left the values elsewhere, with this as its cause."""
+    if not any(_REGION in tensor.parameters for tensor in request.inputs):
+        return error
+    return ServingError(error.status, f"{error.details}; {NO_SHARED_MEMORY}")
 
 
 def _bind(request: Request, signature: Signature, demultiplexed: bool) -> TensorMap:

@@ -32,17 +32,11 @@ from kfs.servables.graph.calculators.session import (
     servable_of,
 )
 from kfs.servables.graph.outline import outline_plan
-from kfs.servables.graph.packets import (
-    Clock,
-    Output,
-    read_packet,
-    side_packets,
-    timestamp_parameter,
-    write_packet,
-    write_response_message,
-)
+from kfs.servables.graph.parameters import Clock, side_packets, timestamp_parameter
 from kfs.servables.graph.plan import Plan, failures_told, make_plan
 from kfs.servables.graph.prepared import Prepared
+from kfs.servables.graph.request_packets import read_packet
+from kfs.servables.graph.response_packets import Output, write_packet, write_response_message
 from kfs.servables.graph.run import Instance
 from kfs.servables.graph.spec import GraphError, parse_graph
 from kfs.servables.graph.straight import run_straight
