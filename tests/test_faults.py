@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import grpc
 import models
@@ -27,6 +29,7 @@ from wire import Stub, infer_request
 
 from kfs.repository.storage import patient
 from kfs.repository.storage.local import LocalStorage
+from kfs.server.side_port import Accept
 
 N_ROWS = 50_000
 
@@ -90,18 +93,27 @@ def test_the_http_port_waits_for_a_descriptor(site: Site, caplog: pytest.LogCapt
     def told() -> list[str]:
         return [each.getMessage() for each in caplog.records if each.threadName == "side-port"]
 
-    for _ in range(2):
-        with socket.socket() as client:
-            with without_descriptors():
-                client.connect(("127.0.0.1", site.server.rest_port))
-                client.sendall(b"GET /v2/health/live HTTP/1.1\r\n\r\n")
-                wait_until(lambda: bool(told()))
-                client.settimeout(0.3)
-                with pytest.raises(TimeoutError):
-                    client.recv(1)
-            client.settimeout(10)
-            assert client.recv(1000).startswith(b"HTTP/1.1 200 OK")
+    with socket.socket() as client:
+        with without_descriptors():
+            client.connect(("127.0.0.1", site.server.rest_port))
+            client.sendall(b"GET /v2/health/live HTTP/1.1\r\n\r\n")
+            wait_until(lambda: bool(told()))
+            client.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                client.recv(1)
+        client.settimeout(10)
+        assert client.recv(1000).startswith(b"HTTP/1.1 200 OK")
     assert told() == ["The HTTP port takes no connection: Too many open files"]
+
+
+def test_the_http_port_tells_once_of_connections_that_come_and_do_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As at the limit, where descriptors are given back and used again in turn."""
+    full = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    accept = Accept(Mock(side_effect=[full, "first", full, "second"]))
+    assert [accept() for _ in range(4)] == [None, "first", None, "second"]
+    assert caplog.messages == ["The HTTP port takes no connection: Too many open files"]
 
 
 def test_a_link_to_itself_in_the_folder_of_a_model_is_nothing_to_it(site: Site) -> None:

@@ -65,7 +65,7 @@ class SidePort:
             # Port 0 takes a free one; the other addresses then get the same.
             port = self._listen(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         for listening in self._listening():
-            listening.accept = _Accept(listening.accept)
+            listening.accept = Accept(listening.accept)
         self._waker = trigger(self._sockets)
         self._thread = threading.Thread(target=self._server.run, name="side-port", daemon=True)
         self._thread.start()
@@ -125,7 +125,7 @@ class SidePort:
         return "404 Not Found", "application/json", b'{"error": "Invalid request URL"}'
 
 
-class _Accept:
+class Accept:
     """Takes a connection where there is room for one; it would be tried at once again otherwise."""
 
     def __init__(self, accept: Callable[[], Any]) -> None:
