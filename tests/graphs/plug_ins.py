@@ -246,6 +246,13 @@ class Convert(Calculator):
         context.send(context.inputs[0].astype(context.side_packet("TYPE")))
 
 
+class Widen(Calculator):
+    """A thousand times the input."""
+
+    def process(self, context: NodeContext) -> None:
+        context.send(np.resize(context.inputs[0], 1000))
+
+
 class Unpack(Calculator):
     """The only tensor of a list."""
 
@@ -288,4 +295,4 @@ class WaitForever(Calculator):
 ALL = (AddOne, AddSidePacket, Sum, SumInTime, ErrorOnNegative, Crash, Exit, ExitInContract,
        CrashInPrepare, FailInOpen, FailInInit, Silent, PassRequest, Cycle, Side, Gate,
        CountClosed, Last, WaitForever, Pack, Unpack,
-       Turn, Freeze, Convert)  # fmt: skip
+       Turn, Freeze, Convert, Widen)  # fmt: skip

@@ -25,10 +25,12 @@ from graphs.plug_ins import CountClosed, Gate
 from site_of_models import Site, refusal
 from wire import Stub
 
+from kfs._fast.strings import StringArray
 from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.pyovms import Tensor
 from kfs.servables.graph import run
-from kfs.servables.graph.packets import ImageFrame, packet_nbytes
+from kfs.servables.graph.packets import ImageFrame, held_nbytes
+from kfs.tensors.arrays import StringTensor
 
 FIRST = "; partial deserialization of first request"
 LATER = "; partial deserialization of subsequent requests"
@@ -45,6 +47,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     ten = "".join(node("AddOne", [f"s{n}"], [f"s{n + 1}"]) for n in range(10))
     add_graph(site, "ten", ends(["s0"], ["s10"]) + ten)
     add_graph(site, "sum", ends(["a", "b"], ["out"]) + node("Sum", ["a", "b"], ["out"]))
+    add_graph(site, "beside", ends(["a", "b", "c"], ["out", "done"])
+              + node("AddOne", ["c"], ["done"]) + node("Sum", ["a", "b"], ["out"]))  # fmt: skip
+    add_graph(site, "wide", ends(["a", "b"], ["out"]) + node("Widen", ["a"], ["wide"])
+              + node("Sum", ["wide", "b"], ["out"]))  # fmt: skip
     three = ["in1", "in2", "in3"], ["out1", "out2", "out3"]
     add_graph(site, "three", ends(*three) + node("AddOne", *three))
     add_graph(site, "negative", ends(["in"], ["out"]) + node("ErrorOnNegative", ["in"], ["out"]))
@@ -380,27 +386,60 @@ def test_a_stream_whose_other_input_never_comes_ends_before_it_takes_all_memory(
     say_a(talk, range(200))
     assert status_of(talk.answers) == (
         "RESOURCE_EXHAUSTED",
-        'Too many packets are waiting - node "Sum" has 120 of stream "a", and waits for those of '
+        'Too many packets are waiting - node "Sum" has 118 of stream "a", and waits for those of '
         "other inputs; beyond the max_queue_size of 100, they may take 10000 bytes",
     )
 
 
+def test_a_packet_that_waits_counts_as_the_message_that_it_keeps(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "MAX_SURPLUS_NBYTES", 100_000)
+    done = np.zeros(2500, np.float32)  # which is answered, in the message with what waits
+    for at in range(150):
+        talk.say(request("beside", at=at, a=[1.0], c=done))
+    talk.close()
+    code, details = status_of(talk.answers)
+    assert code == "RESOURCE_EXHAUSTED"
+    assert 'node "Sum" has 11' in details
+
+
+def test_a_packet_that_waits_counts_as_what_a_node_made_of_it(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "MAX_SURPLUS_NBYTES", 100_000)
+    for at in range(150):
+        talk.say(request("wide", at=at, a=[1.0]))
+    talk.close()
+    code, details = status_of(talk.answers)
+    assert code == "RESOURCE_EXHAUSTED"
+    assert 'node "Sum" has 12' in details
+    assert 'stream "wide"' in details
+
+
 KILOBYTE = np.zeros(1000, np.uint8)
+STRINGS = StringTensor(StringArray.of([bytes(996)]), (1,))
 
 
 @pytest.mark.parametrize(
     "value",
     [
         KILOBYTE,
+        KILOBYTE[:1],
+        np.broadcast_to(KILOBYTE, (1 << 30, 1000)),
         [KILOBYTE[:400], (KILOBYTE[:300], KILOBYTE[:300])],
         ImageFrame("GRAY8", KILOBYTE.reshape(10, 100, 1)),
         Tensor("x", KILOBYTE),
+        STRINGS,
         pb.ModelInferRequest(raw_input_contents=[KILOBYTE.tobytes()]),
+        pb.ModelInferResponse(raw_output_contents=[KILOBYTE.tobytes()]),
     ],
-    ids=["array", "list", "image", "Tensor", "request"],
+    ids=["array", "part", "rows", "list", "image", "Tensor", "strings", "request", "response"],
 )
-def test_what_a_waiting_packet_takes_is_what_its_values_take(value: object) -> None:
-    assert 1000 <= packet_nbytes(value) - packet_nbytes(None) <= 1003
+def test_a_packet_that_waits_counts_as_the_memory_that_it_keeps(value: object) -> None:
+    nothing = held_nbytes([None])
+    assert 1000 <= held_nbytes([value]) - nothing <= 1003
+    assert held_nbytes([value, value]) == held_nbytes([value]) + nothing, "which is there once"
 
 
 def test_an_input_may_lag_behind_by_more_than_a_queue(

@@ -22,7 +22,7 @@ from kfs.servables.graph.calculator import DONE, MIN_TIMESTAMP
 from kfs.servables.graph.spec import GraphError, NodeSpec, TagIndex, parse_tag_index
 
 #: A packet in a queue: its timestamp and its value.
-_Packet = tuple[int, Any]
+Packet = tuple[int, Any]
 
 #: What a node can do now: process this timestamp with these inputs, or close.
 Ready = tuple[int, tuple[int, ...]]
@@ -151,7 +151,7 @@ class Inputs:
 
     def __init__(self, plan: HandlerPlan) -> None:
         self.plan = plan
-        self.queues: list[deque[_Packet]] = [deque() for _ in range(plan.n_inputs)]
+        self.queues: list[deque[Packet]] = [deque() for _ in range(plan.n_inputs)]
         self.bounds = [MIN_TIMESTAMP] * plan.n_inputs
         self.complaint = ""
 

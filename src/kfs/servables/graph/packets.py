@@ -1,13 +1,15 @@
-"""The values of packets, as far as the server knows their types."""
+"""What packets carry, and what that takes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from kfs import pyovms
+from kfs._fast.memory import TensorView
 from kfs._proto import grpc_predict_v2_pb2 as pb
 from kfs.servables.graph.calculator import (
     IMAGE,
@@ -51,24 +53,47 @@ VALUES: dict[PacketType, type | tuple[type, ...]] = {
 _PACKET_NBYTES = 512
 
 
-def packet_nbytes(value: Any) -> int:
-    """What a packet takes while it waits, as far as the server knows its type."""
-    return _PACKET_NBYTES + _values_nbytes(value)
+def held_nbytes(values: Iterable[Any]) -> int:
+    """What waiting packets keep in memory, as far as the server knows their types.
+
+    What lies in a message keeps all of it, and what several packets keep is there once.
+    """
+    blocks: dict[int, int] = {}
+    n_packets = 0
+    for value in values:
+        n_packets += 1
+        blocks.update(_blocks(value))
+    return n_packets * _PACKET_NBYTES + sum(blocks.values())
 
 
-def _values_nbytes(value: Any) -> int:
+def _blocks(value: Any) -> Iterator[tuple[int, int]]:
+    """The identities and sizes of what a value keeps in memory."""
     match value:
         case np.ndarray():
-            return value.nbytes
+            yield _block(value, 0)
         case pyovms.Tensor():
-            return value.size
+            yield _block(value.ref_obj, value.size)
         case ImageFrame():
-            return value.pixels.nbytes
-        case pb.ModelInferRequest():
-            return value.ByteSize()
+            yield _block(value.pixels, 0)
+        case StringTensor():
+            yield id(value), value.strings.framed_nbytes
+        case pb.ModelInferRequest() | pb.ModelInferResponse():
+            yield id(value), value.ByteSize()
         case list() | tuple():
-            return sum(map(_values_nbytes, value))
-    return 0
+            for each in value:
+                yield from _blocks(each)
+
+
+def _block(memory: Any, nbytes: int) -> tuple[int, int]:
+    """What memory is part of; `nbytes` where that cannot be asked for its size."""
+    while isinstance(memory, np.ndarray):
+        nbytes = memory.nbytes
+        if memory.base is None:
+            break
+        memory = memory.base
+    if isinstance(memory, TensorView):
+        memory = memory.owner
+    return id(memory), len(memory) if isinstance(memory, bytes) else nbytes
 
 
 #: (bytes per value, is a float, channels) of formats with a name.

@@ -10,10 +10,12 @@ Source of the rules: MediaPipe's framework; its scheduler, timestamp bounds and 
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from itertools import islice
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, islice
 from typing import Any
 
 from kfs import errors
@@ -30,8 +32,8 @@ from kfs.servables.graph.calculator import (
     NodeContext,
     Sent,
 )
-from kfs.servables.graph.input_handlers import CLOSE, Ready, make_inputs
-from kfs.servables.graph.packets import packet_nbytes
+from kfs.servables.graph.input_handlers import CLOSE, Packet, Ready, make_inputs
+from kfs.servables.graph.packets import held_nbytes
 from kfs.servables.graph.plan import NodePlan
 from kfs.servables.graph.prepared import Prepared, check_side_packets, failure_at
 
@@ -116,6 +118,8 @@ class Instance:
         self._room_limit = 0
         #: What packets beyond it take at most: some may have gone since they were counted.
         self._surplus_nbytes = 0
+        limit = plan.max_queue_size
+        self._max_length = limit if limit >= 0 else sys.maxsize
         #: Nodes that may have become ready; the last one is looked at first.
         self._touched: list[_Node] = []
         self._n_workers = 0
@@ -148,7 +152,7 @@ class Instance:
         with self._lock:
             if self._is_full(self._plan.max_queue_size):
                 self._wait_for_room()
-                self._check_surplus(value)
+                self._check_surplus()
             if self._has_ended:
                 return
             bound = self._input_bounds[stream]
@@ -223,23 +227,21 @@ class Instance:
             self._room.wait()
         self._room_limit = 0
 
-    def _check_surplus(self, value: Any) -> None:
+    def _check_surplus(self) -> None:
         """Fail where the others do not come, before that takes all memory."""
-        self._surplus_nbytes += packet_nbytes(value)
         if self._surplus_nbytes <= MAX_SURPLUS_NBYTES:
             return
-        limit = self._plan.max_queue_size
-        self._surplus_nbytes = sum(
-            packet_nbytes(waiting)
-            for queue in self._queues
-            for _, waiting in islice(queue, limit, None)
-        )
+        self._surplus_nbytes = held_nbytes(chain.from_iterable(map(self._surplus, self._queues)))
         if self._surplus_nbytes > MAX_SURPLUS_NBYTES:
             self._fail(self._too_many_packets())
 
+    def _surplus(self, queue: deque[Packet]) -> Iterator[Any]:
+        """The values that are in a queue beyond its bound."""
+        return (value for _, value in islice(queue, self._max_length, None))
+
     def _too_many_packets(self) -> ServingError:
-        count, node, stream = max(
-            (len(queue), node.plan.spec.name, port.name)
+        _, count, node, stream = max(
+            (held_nbytes(self._surplus(queue)), len(queue), node.plan.spec.name, port.name)
             for node in self._nodes
             for queue, port in zip(node.inputs.queues, node.plan.spec.inputs, strict=True)
         )
@@ -285,7 +287,10 @@ class Instance:
             node = self._nodes[at]
             if not node.is_closed:
                 inputs = node.inputs
-                inputs.queues[position].append((timestamp, value))
+                queue = inputs.queues[position]
+                queue.append((timestamp, value))
+                if len(queue) > self._max_length:
+                    self._surplus_nbytes += held_nbytes([value])
                 inputs.bounds[position] = timestamp + 1
                 self._touch(node)
 
