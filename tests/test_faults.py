@@ -337,12 +337,19 @@ def test_what_is_a_pipe_is_not_waited_for(site: Site) -> None:
         path.unlink(missing_ok=True)
         os.mkfifo(path)
     site.libraries = {"nodes": "nodes.so"}
+    node = custom("n", "nodes", {"same": "same"}, numbers="request.b")
+    site.pipelines = [entry(["b"], [node], a="n.same")]
+    later = add_graph(site, "later", graph_of("later"), later=HANDLER) / "graph.pbtxt"
     stub = site.start()
+    assert ask(stub, "later") == 0
+    later.unlink()
+    os.mkfifo(later)
     site.poll()
     assert ask(stub, "m") == 1
     assert site.server
-    for name, why in (("mapped", "Not a file"), ("g", "Not a file"), ("same", "no such file")):
-        assert why in (site.server.catalog.entry(name).error or "")
+    why = dict.fromkeys(("mapped", "g", "later", "p"), "Not a file") | {"same": "no such file"}
+    for name, text in why.items():
+        assert text in (site.server.catalog.entry(name).error or "")
 
 
 # The file of the configuration

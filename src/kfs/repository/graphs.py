@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from kfs.files import check_is_file
+from kfs.files import NoFileError, check_is_file
 from kfs.metrics.servables import GraphMetrics
 from kfs.repository.dependents import Dependents
 from kfs.repository.versions import GRAPH
@@ -48,7 +48,7 @@ def _is_hidden(path: Path) -> bool:
     try:
         check_is_file(path)
         path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, NoFileError, ValueError):
         return False
     except OSError:
         return True
