@@ -375,7 +375,13 @@ def test_exit_codes_and_messages(arguments: list[str], code: int, text: str) -> 
 @pytest.mark.parametrize("flag", REFUSED)
 def test_no_flag_is_ignored_in_silence(flag: str) -> None:
     for spelling in (f"--{flag}", f"--{flag.replace('_', '-')}"):
-        for arguments in ([spelling], [f"{spelling}=true"], [spelling, "1", "--port", "0"]):
+        not_off = "false" if flag in ("idle_unload_timeout_seconds", "grpc_memory_quota") else "0"
+        for arguments in (
+            [spelling],
+            [f"{spelling}=true"],
+            [spelling, "1", "--port", "0"],
+            [spelling, not_off],
+        ):
             result = CliRunner().invoke(cli, ["serve", *arguments])
             assert result.exit_code != 0
             assert f"Error: --{flag}: " in result.output

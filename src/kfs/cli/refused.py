@@ -7,6 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
+# What asks for nothing, where that is not false.
+_OFF = {"idle_unload_timeout_seconds": "0", "grpc_memory_quota": "0"}
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _NO_REST = "there is no REST inference here, only gRPC"
@@ -84,7 +87,7 @@ REFUSED = {
 
 
 def _refuse(context: click.Context, option: click.Parameter, value: object) -> None:
-    if value not in (None, "false", "0"):  # as what is asked for is off
+    if value not in (None, _OFF.get(str(option.name), "false")):
         raise click.UsageError(f"--{option.name}: {REFUSED[str(option.name)]}")
 
 
