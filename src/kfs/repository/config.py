@@ -143,6 +143,7 @@ class _Draft:
         if found is None or _are_same(found, main) or found in self.beside:
             return
         if found in graph.subconfigs[1:] and not may_name_models(found):
+            _log.info("graph %s: %s is not about models, and left alone", graph.name, found)
             return
         try:
             subconfig = read_file(found, Subconfig)

@@ -58,7 +58,7 @@ class _CustomLoaderOptions(BaseModel):
 
 
 class ModelConfig(_Closed):
-    """One model, or a graph; `group_name` is what OVMS unloads it with when they are idle."""
+    """One model, or a graph. OVMS unloads idle models group by group; nothing is unloaded here."""
 
     name: Name
     base_path: str | None = None
@@ -233,13 +233,14 @@ def read_file(path: Path, kind: type[_File], *, warns: bool = True) -> _File:
 def may_name_models(path: Path) -> bool:
     """Whether a config.json beside a graph is one of ours, whole or broken.
 
-    Models of Hugging Face have a file of that name, too, which says how they are built.
+    Models of Hugging Face, for instance, have a file of that name, which says how they are built.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
         return True
-    return not isinstance(document, dict) or "model_config_list" in document
+    # Also a key that is misspelt.
+    return not isinstance(document, dict) or any("config_list" in key for key in document)
 
 
 def _last_of_each(pairs: list[tuple[str, Any]], twice: list[str]) -> dict[str, Any]:

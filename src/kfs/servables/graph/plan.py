@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from typing import NamedTuple
 
 from kfs.servables.graph.calculator import (
@@ -334,20 +335,22 @@ class _Wiring:
         Raises:
             GraphError: there is a cycle without a back edge.
         """
-        before = [set(self._producers(node)) for node in self._spec.nodes]
+        sorter = TopologicalSorter(
+            {at: self._producers(node) for at, node in enumerate(self._spec.nodes)}
+        )
+        try:
+            sorter.prepare()
+        except CycleError as error:
+            names = ", ".join(self._spec.nodes[at].name for at in error.args[1][1:])
+            raise GraphError(
+                f"nodes {names} wait for each other: a stream that leads back needs "
+                "input_stream_info with back_edge: true"
+            ) from None
         order: list[int] = []
-        left = list(range(len(before)))
-        while left:
-            placed = set(order)
-            ready = [at for at in left if before[at] <= placed]
-            if not ready:
-                names = ", ".join(self._spec.nodes[at].name for at in left)
-                raise GraphError(
-                    f"nodes {names} wait for each other: a stream that leads back needs "
-                    "input_stream_info with back_edge: true"
-                )
+        while sorter.is_active():
+            ready = sorted(sorter.get_ready())  # in the order of the file, where both may run
             order += ready
-            left = [at for at in left if at not in ready]
+            sorter.done(*ready)
         return order
 
     def _producers(self, node: NodeSpec) -> Iterator[int]:

@@ -25,7 +25,7 @@ _TAG_INDEX = re.compile(r"([A-Z_][A-Z0-9_]*)?(?::(0|[1-9][0-9]{0,4}))?")
 _QUEUE = re.compile(r"^\s*#\s*OVMS_GRAPH_QUEUE_MAX_SIZE:[ \t]*(.*?)[ \t]*$", re.MULTILINE)
 
 # What protobuf says of options that it does not know.
-_UNKNOWN_OPTIONS = re.compile(r'.*(?:Type (\S+) not found|Extension "(\S+)" not registered)')
+_UNKNOWN_OPTIONS = re.compile(r'Type (\S+) not found|Extension "(\S+)" not registered')
 _OPTIONS = "CalculatorOptions"
 
 _OUTPUT_HANDLER = "InOrderOutputStreamHandler"
@@ -136,7 +136,7 @@ def parse_graph(text: str) -> GraphSpec:
     try:
         text_format.Parse(text, config, descriptor_pool=POOL)
     except (text_format.ParseError, EncodeError, UnicodeDecodeError) as error:
-        raise GraphError(_why_unread(str(error), text)) from None
+        raise GraphError(_why_unread(error, text)) from None
     missing = _missing_fields(config)
     if missing:
         raise GraphError(f"required fields are missing: {', '.join(missing)}")
@@ -162,13 +162,17 @@ def parse_graph(text: str) -> GraphSpec:
     )
 
 
-def _why_unread(reason: str, text: str) -> str:
-    unknown = _UNKNOWN_OPTIONS.match(reason)
+def _why_unread(error: Exception, text: str) -> str:
+    unknown = _UNKNOWN_OPTIONS.search(str(error))
     if unknown is None:
-        return f"the file is no CalculatorGraphConfig in text format: {reason}"
+        return f"the file is no CalculatorGraphConfig in text format: {error}"
     name = unknown[1] or unknown[2]
-    line = 1 + text.count("\n", 0, max(0, text.find(name)))
-    return f"line {line}: {_no_options(name)}"
+    line = error.GetLine() if isinstance(error, text_format.ParseError) else None
+    # Protobuf does not tell where the type of an Any is.
+    any_of_it = re.search(rf"^[^#\n]*/\s*{re.escape(name)}\s*\]", text, re.MULTILINE)
+    if line is None and any_of_it is not None:
+        line = 1 + text.count("\n", 0, any_of_it.end())
+    return ("" if line is None else f"line {line}: ") + _no_options(name)
 
 
 def _no_options(name: str) -> str:
