@@ -147,7 +147,10 @@ def _conversion(
 
 
 def parse_json(text: str) -> Any:
-    """Any JSON that is not nested too deeply to be read."""
+    """
+    Raises:
+        ValueError: the text is not JSON, or nested too deeply to be read.
+    """
     try:
         return json.loads(text)
     except RecursionError as error:

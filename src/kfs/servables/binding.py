@@ -50,7 +50,7 @@ def bind(request: Request, signature: Signature, *, demultiplexed: bool = False)
 
 
 def hint_at_shared_memory(error: ServingError, request: Request) -> ServingError:
-    """The error; where a client left the values elsewhere, with this as its cause."""
+    """The error; one that also says so, where a client left the values in shared memory."""
     if not any(_REGION in tensor.parameters for tensor in request.inputs):
         return error
     return ServingError(error.status, f"{error.details}; {NO_SHARED_MEMORY}")
