@@ -142,6 +142,7 @@ class _Draft:
         found = next((path for path in graph.subconfigs if os.path.isfile(path)), None)
         if found is None or _are_same(found, main) or found in self.beside:
             return
+        # The second name is one that other programs have, too.
         if found in graph.subconfigs[1:] and not may_name_models(found):
             _log.info("graph %s: %s is not about models, and left alone", graph.name, found)
             return

@@ -16,7 +16,7 @@ from kfs.repository.folders import (
     find_version_graph,
     resolve_path,
 )
-from kfs.repository.schema import ByTensor, GraphConfig, ModelConfig
+from kfs.repository.schema import GraphConfig, ModelConfig
 from kfs.settings import GraphSettings, ModelSettings
 
 _log = logging.getLogger("kfs.repository")
@@ -52,8 +52,8 @@ def model_settings(config: ModelConfig, folder: Path, defaults: ModelSettings) -
         raise ValueError("custom_loader_options: custom loaders are not served")
     if config.stateful:
         raise ValueError("stateful: OVMS itself dropped stateful models in 2026.3")
-    shapes = _lenient("shape", config.name, config.shape)
-    batch = _lenient_batch(config)
+    shapes = _shapes(config)
+    batch = _batch(config)
     if shapes and batch is not None:
         _log.warning("%s: batch_size is ignored, since shape is given", config.name)
         batch = None
@@ -98,21 +98,21 @@ def _strict(option: str, value: object) -> Any:
         raise ValueError(f"{option}: {error}") from None
 
 
-def _lenient(option: str, model: str, value: ByTensor | None) -> dict[str, options.Shape]:
-    """Shapes; a malformed one is left out with a warning, as OVMS does."""
-    if value is None:
+def _shapes(config: ModelConfig) -> dict[str, options.Shape]:
+    """By tensor; a malformed one is left out with a warning, as OVMS does."""
+    if config.shape is None:
         return {}
-    parts = {options.UNNAMED: value} if isinstance(value, str) else value
+    parts = {options.UNNAMED: config.shape} if isinstance(config.shape, str) else config.shape
     shapes: dict[str, options.Shape] = {}
     for name, text in parts.items():
         try:
             shapes[name] = options.parse_shape(text)
         except ValueError as error:
-            _log.warning("%s: %s is ignored: %s", model, option, error)
+            _log.warning("%s: shape is ignored: %s", config.name, error)
     return shapes
 
 
-def _lenient_batch(config: ModelConfig) -> options.Batch | None:
+def _batch(config: ModelConfig) -> options.Batch | None:
     if config.batch_size is None:
         return None
     try:

@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 
 from kfs.files import check_is_file
 from kfs.metrics.families import DEFAULT, check_names
+from kfs.options import parse_json
 
 _log = logging.getLogger("kfs.repository")
 _File = TypeVar("_File", bound="_Closed")
@@ -236,8 +237,8 @@ def may_name_models(path: Path) -> bool:
     Models of Hugging Face, for instance, have a file of that name, which says how they are built.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
+        document = parse_json(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
         return True
     # Also a key that is misspelt.
     return not isinstance(document, dict) or any("config_list" in key for key in document)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from kfs.errors import ModelLoadError
 from kfs.files import check_is_file
+from kfs.options import parse_json
 
 #: For each format, in the order they are tried: the suffixes that must all be there.
 FORMATS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -93,10 +93,10 @@ def read_tensor_names(folder: Path) -> TensorNames:
         return TensorNames()
     try:
         check_is_file(path)
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
+        document = parse_json(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ModelLoadError(f"{path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ModelLoadError(f"{path} is not JSON: {error}") from None
     if not isinstance(document, dict):
         raise ModelLoadError(f"{path}: expected an object with inputs and outputs")
